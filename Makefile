@@ -1,0 +1,45 @@
+# What one does here. `make` alone lists it. Needs Go and nothing else, except where a line says so;
+# the tools are pinned in tools/go.mod and are fetched and built on first use.
+
+.PHONY: help build test lint fuzz bench conformance-node need-go
+
+help:
+	@echo 'make build             bin/singil'
+	@echo 'make test              every test, with the race detector (needs a C compiler)'
+	@echo 'make lint              formatting, go vet, linters, go.mod, house rules'
+	@echo 'make fuzz              every fuzz target in turn, FUZZTIME=1m each'
+	@echo 'make bench             the benchmarks, BENCH=. selects'
+	@echo 'make conformance-node  the official PayMongo SDK for Node against the sandbox (needs Node 18 and npm)'
+
+need-go:
+	@sh tools/need-go.sh
+
+build: need-go
+	version=$$(git describe --tags --always --dirty 2>/dev/null || true); \
+	go build -trimpath -ldflags "-X main.version=$$version" -o bin/singil ./cmd/singil
+
+test: need-go
+	@if [ "$$(go env CGO_ENABLED)" != 1 ]; then \
+		echo 'The race detector needs a C compiler. Install one (Debian: apt-get install gcc libc6-dev) and run this again.' >&2; \
+		exit 1; \
+	fi
+	go test -race -timeout 15m ./...
+
+lint: need-go
+	@unformatted=$$(gofmt -l .) || exit 1; \
+	if [ -n "$$unformatted" ]; then echo "Run gofmt -w on:"; echo "$$unformatted"; exit 1; fi
+	sh tools/house-rules.sh
+	go mod tidy -diff
+	go vet ./...
+	go tool -modfile=tools/go.mod golangci-lint run ./...
+
+fuzz: need-go
+	FUZZTIME=$${FUZZTIME:-1m} sh tools/fuzz.sh
+
+BENCH = .
+bench: need-go
+	go test -run '^$$' -bench '$(BENCH)' -benchmem ./paymongo/...
+
+conformance-node: build
+	@command -v npm >/dev/null || { echo 'This one needs Node 18 or newer with npm (https://nodejs.org).' >&2; exit 1; }
+	cd conformance/node && npm ci --ignore-scripts --no-audit --no-fund && node run.mjs
