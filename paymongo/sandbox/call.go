@@ -1,0 +1,325 @@
+package sandbox
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+	"strings"
+	"time"
+)
+
+const (
+	maxBody   = 1 << 20
+	maxAmount = 999_999_999 // PHP 9,999,999.99, docs.paymongo.com/docs/payment-acceptance-errors-pipm
+)
+
+// operation is one route of the API.
+type operation struct {
+	name    string // the resource and the verb, "payment_intents.attach"
+	public  bool   // a public key will do
+	creates bool   // a POST that makes a resource: the home of Idempotency-Key
+	serve   func(*call) answer
+}
+
+// call is one API request on its way through.
+type call struct {
+	s          *Sandbox
+	op         *operation
+	r          *http.Request
+	id         string // of the resource in the path
+	sub        string // of the sub-resource in the path
+	body       []byte
+	attrs      attributes
+	key        string // Idempotency-Key
+	publicKey  bool
+	now        time.Time
+	hits       hits
+	pending    []pendingEvent // to be announced after the answer
+	executes   *intent        // set by attach: the intent whose acquirer is at work
+	executesAt int
+	base       string // how the caller reaches us, for links
+}
+
+// answer is what goes back, before the faults have their say.
+type answer struct {
+	status int
+	doc    any // encoded when written
+	raw    []byte
+	errs   []apiError
+}
+
+type apiError struct {
+	Code    string       `json:"code"`
+	Detail  string       `json:"detail"`
+	Source  *errorSource `json:"source,omitempty"`
+	SubCode string       `json:"sub_code,omitempty"`
+}
+
+type errorSource struct {
+	Pointer   string `json:"pointer,omitempty"`
+	Attribute string `json:"attribute,omitempty"`
+}
+
+// ok answers with one resource; creating answers 200 too.
+func ok(res wireResource) answer { return answer{status: 200, doc: wireData{res}} }
+
+func refuse(status int, code, detail string) answer {
+	return answer{status: status, errs: []apiError{{Code: code, Detail: detail}}}
+}
+
+func notFound(what, id string) answer {
+	return refuse(404, "resource_not_found", "No such "+what+" with id "+id+".")
+}
+
+func (a answer) bytes() []byte {
+	switch {
+	case a.raw != nil:
+		return a.raw
+	case a.errs != nil:
+		return encode(struct {
+			Errors []apiError `json:"errors"`
+		}{a.errs})
+	}
+	return encode(a.doc)
+}
+
+// apiRoutes are the routes, in the order of PayMongo's reference.
+func (s *Sandbox) apiRoutes() *http.ServeMux {
+	mux := http.NewServeMux()
+	route := func(patterns string, op operation) {
+		for pattern := range strings.SplitSeq(patterns, ", ") {
+			mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) { s.serve(w, r, &op) })
+		}
+	}
+	route("POST /v1/customers", operation{name: "customers.create", creates: true, serve: createCustomer})
+	route("GET /v1/customers", operation{name: "customers.search", serve: searchCustomers})
+	route("GET /v1/customers/{id}", operation{name: "customers.retrieve", serve: retrieveCustomer})
+	route("PATCH /v1/customers/{id}, PUT /v1/customers/{id}", operation{name: "customers.update", serve: updateCustomer})
+	route("DELETE /v1/customers/{id}", operation{name: "customers.delete", serve: deleteCustomer})
+	route("GET /v1/customers/{id}/payment_methods", operation{name: "customers.payment_methods", serve: listSaved})
+	route("GET /v2/customers/{id}/payment_methods", operation{name: "customers.payment_methods", serve: listSavedV2})
+	route("DELETE /v1/customers/{id}/payment_methods/{sub}", operation{name: "customers.delete_payment_method", serve: deleteSaved})
+	route("DELETE /v2/customers/{id}/payment_methods/{sub}", operation{name: "customers.delete_payment_method", serve: deleteSavedV2})
+
+	route("POST /v1/payment_methods", operation{name: "payment_methods.create", public: true, creates: true, serve: createMethod})
+	route("GET /v1/payment_methods/{id}", operation{name: "payment_methods.retrieve", public: true, serve: retrieveMethod})
+	// Sources disagree on the verb; POST on the resource is not among them.
+	route("PATCH /v1/payment_methods/{id}, PUT /v1/payment_methods/{id}", operation{name: "payment_methods.update", public: true, serve: updateMethod})
+
+	route("POST /v1/payment_intents", operation{name: "payment_intents.create", creates: true, serve: createIntent})
+	route("GET /v1/payment_intents/{id}", operation{name: "payment_intents.retrieve", public: true, serve: retrieveIntent})
+	route("POST /v1/payment_intents/{id}/attach", operation{name: "payment_intents.attach", public: true, serve: attachIntent})
+	route("POST /v1/payment_intents/{id}/capture", operation{name: "payment_intents.capture", serve: captureIntent})
+	route("POST /v1/payment_intents/{id}/cancel", operation{name: "payment_intents.cancel", serve: cancelIntent})
+
+	route("GET /v1/payments", operation{name: "payments.list", serve: listPayments})
+	route("GET /v1/payments/{id}", operation{name: "payments.retrieve", serve: retrievePayment})
+
+	route("POST /v1/refunds", operation{name: "refunds.create", creates: true, serve: createRefund})
+	route("GET /v1/refunds", operation{name: "refunds.list", serve: listRefunds})
+	route("GET /v1/refunds/{id}", operation{name: "refunds.retrieve", serve: retrieveRefund})
+
+	route("POST /v1/webhooks", operation{name: "webhooks.create", creates: true, serve: createHook})
+	route("GET /v1/webhooks", operation{name: "webhooks.list", serve: listHooks})
+	route("GET /v1/webhooks/{id}", operation{name: "webhooks.retrieve", serve: retrieveHook})
+	route("PUT /v1/webhooks/{id}, PATCH /v1/webhooks/{id}", operation{name: "webhooks.update", serve: updateHook})
+	route("POST /v1/webhooks/{id}/enable", operation{name: "webhooks.enable", serve: enableHook})
+	route("POST /v1/webhooks/{id}/disable", operation{name: "webhooks.disable", serve: disableHook})
+
+	route("POST /v1/checkout_sessions", operation{name: "checkout_sessions.create", creates: true, serve: createCheckout})
+	route("GET /v1/checkout_sessions/{id}", operation{name: "checkout_sessions.retrieve", serve: retrieveCheckout})
+	route("POST /v1/checkout_sessions/{id}/expire", operation{name: "checkout_sessions.expire", serve: expireCheckout})
+
+	// Authentication comes first, as on the real one; then an unknown route
+	// is a 404 with an empty body (a special case in paymongo-node).
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		s.serve(w, r, &operation{name: "unknown", public: true, serve: func(*call) answer {
+			return answer{status: 404, raw: []byte{}}
+		}})
+	})
+	return mux
+}
+
+// operations lists the names a fault's endpoint can be.
+var operations = []string{
+	"customers.create", "customers.search", "customers.retrieve", "customers.update", "customers.delete",
+	"customers.payment_methods", "customers.delete_payment_method",
+	"payment_methods.create", "payment_methods.retrieve", "payment_methods.update",
+	"payment_intents.create", "payment_intents.retrieve", "payment_intents.attach", "payment_intents.capture", "payment_intents.cancel",
+	"payments.list", "payments.retrieve",
+	"refunds.create", "refunds.list", "refunds.retrieve",
+	"webhooks.create", "webhooks.list", "webhooks.retrieve", "webhooks.update", "webhooks.enable", "webhooks.disable",
+	"checkout_sessions.create", "checkout_sessions.retrieve", "checkout_sessions.expire",
+}
+
+// serve takes one request from its first byte to its last:
+// authenticate, read, decide the faults, do it, spoil the answer, send events.
+func (s *Sandbox) serve(w http.ResponseWriter, r *http.Request, op *operation) {
+	started := time.Now()
+	c := &call{
+		s: s, op: op, r: r,
+		id: r.PathValue("id"), sub: r.PathValue("sub"),
+		key:  r.Header.Get("Idempotency-Key"),
+		base: "http://" + r.Host,
+	}
+	status := s.answer(w, c)
+	s.log.LogAttrs(r.Context(), slogLevel(status), "request", c.logAttrs(status, time.Since(started))...)
+}
+
+func (s *Sandbox) answer(w http.ResponseWriter, c *call) int {
+	c.now = s.clock.Now()
+	if a, ok := s.authenticate(c); !ok {
+		return write(w, a)
+	}
+	if a, ok := c.read(w); !ok {
+		return write(w, a)
+	}
+
+	s.mu.Lock()
+	s.catchUp(c.now)
+	s.st.Counters.Requests++
+	if s.limiter.over(c.now, s.profile.RateLimit) {
+		s.mu.Unlock()
+		return writeTooMany(w, 0)
+	}
+	c.hits = s.faults.hit(c.op.name, s.subject(c))
+	s.mu.Unlock()
+
+	if done, status := s.before(w, c); done {
+		return status
+	}
+	a := s.perform(c)
+	return s.after(w, c, a)
+}
+
+// perform runs the operation, or replays what its key has stored.
+func (s *Sandbox) perform(c *call) answer {
+	s.mu.Lock()
+	if a, replayed := s.replay(c); replayed {
+		s.mu.Unlock()
+		return a
+	}
+	var a answer
+	if c.op.creates && s.full() != nil {
+		a = refuse(503, "sandbox_full", s.full().Error())
+	} else {
+		a = c.op.serve(c)
+	}
+	if c.executes != nil {
+		// The acquirer is asked outside the lock: what else happens to the
+		// intent meanwhile is up to SerialAttach.
+		latency := time.Duration(s.profile.AcquirerLatency) + c.hits.delay
+		c.hits.delay = 0
+		if latency > 0 {
+			s.mu.Unlock()
+			s.pause(latency, nil) // to the end, also when the caller has gone
+			s.mu.Lock()
+			c.now = s.clock.Now()
+			s.catchUp(c.now)
+		}
+		a = c.execute()
+	}
+	if c.r.Method != http.MethodGet {
+		s.dirty = true
+	}
+	s.remember(c, a)
+	s.mu.Unlock()
+	return a
+}
+
+// authenticate checks the key: HTTP Basic, the key as user name, an empty
+// password. https://developers.paymongo.com/reference/authentication-1
+func (s *Sandbox) authenticate(c *call) (answer, bool) {
+	key, password, ok := c.r.BasicAuth()
+	known := ok && password == "" && isTestKey(key)
+	if known && len(s.opts.Keys) > 0 {
+		known = false
+		for _, k := range s.opts.Keys {
+			known = known || k == key
+		}
+	}
+	switch {
+	case !ok:
+		return refuse(401, "api_key_invalid", "API key is missing. Send it as the user name of HTTP Basic authentication."), false
+	case strings.HasPrefix(key, "sk_live_") || strings.HasPrefix(key, "pk_live_"):
+		return refuse(401, "api_key_invalid", "This is a sandbox. It takes test keys only; a live key must never be sent to it."), false
+	case !known:
+		// The real one is said to repeat the key; a client must redact it.
+		return refuse(401, "api_key_invalid", "API key "+key+" is invalid."), false
+	}
+	c.publicKey = strings.HasPrefix(key, "pk_")
+	if c.publicKey && !c.op.public {
+		return refuse(401, "api_key_invalid", "This call needs a secret key."), false
+	}
+	return answer{}, true
+}
+
+// read takes the body and its attributes.
+func (c *call) read(w http.ResponseWriter) (answer, bool) {
+	if len(c.key) > 255 {
+		return refuse(400, "parameter_invalid", "Idempotency-Key is longer than 255 characters."), false
+	}
+	body, err := io.ReadAll(http.MaxBytesReader(w, c.r.Body, maxBody))
+	var tooLarge *http.MaxBytesError
+	switch {
+	case errors.As(err, &tooLarge):
+		return refuse(413, "parameter_invalid", "The request body is larger than 1 MiB."), false
+	case err != nil:
+		return refuse(400, "parameter_invalid", "The request body could not be read."), false
+	}
+	c.body = body
+	if c.r.Method == http.MethodGet || c.r.Method == http.MethodDelete {
+		return answer{}, true
+	}
+	// A call without arguments was recorded with the body [].
+	if trimmed := bytes.TrimSpace(body); len(trimmed) == 0 || string(trimmed) == "[]" {
+		c.attrs = attributes{}
+		return answer{}, true
+	}
+	var envelope struct {
+		Data *struct {
+			Attributes attributes `json:"attributes"`
+		} `json:"data"`
+	}
+	if err := json.Unmarshal(body, &envelope); err != nil {
+		return refuse(400, "parameter_invalid", "The request body is not the JSON of {\"data\":{\"attributes\":{...}}}."), false
+	}
+	if envelope.Data != nil {
+		c.attrs = envelope.Data.Attributes
+	}
+	if c.attrs == nil {
+		c.attrs = attributes{}
+	}
+	return answer{}, true
+}
+
+// pause waits d of real time, or until gone or the sandbox is closed.
+func (s *Sandbox) pause(d time.Duration, gone <-chan struct{}) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-s.done:
+	case <-gone:
+	}
+}
+
+func write(w http.ResponseWriter, a answer) int {
+	body := a.bytes()
+	h := w.Header()
+	if len(body) > 0 {
+		h["Content-Type"] = contentJSON
+	}
+	h["Cache-Control"] = cacheControl
+	w.WriteHeader(a.status)
+	_, _ = w.Write(body) // the caller may be gone; the ledger knows all the same
+	return a.status
+}
+
+// As recorded in 2020.
+var (
+	contentJSON  = []string{"application/json; charset=utf-8"}
+	cacheControl = []string{"max-age=0, private, must-revalidate"}
+)

@@ -1,0 +1,95 @@
+package sandbox
+
+import (
+	"errors"
+	"math"
+	"sync"
+	"time"
+)
+
+// Clock is the sandbox's time. It runs at a factor of real time: 1 is real,
+// 3600 makes an hour pass every second, 0 stands still and is moved by hand.
+// Safe for concurrent use.
+type Clock struct {
+	mu      sync.Mutex
+	base    time.Time // the sandbox's time at anchor
+	anchor  time.Time // real time, with its monotonic reading
+	factor  float64
+	changed func() // called after every change, without the lock
+}
+
+func newClock(start time.Time, factor float64, changed func()) *Clock {
+	now := time.Now()
+	if start.IsZero() {
+		start = now
+	}
+	return &Clock{base: start.UTC().Round(0), anchor: now, factor: factor, changed: changed}
+}
+
+// Now is the sandbox's current time, in UTC.
+func (c *Clock) Now() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.now()
+}
+
+func (c *Clock) now() time.Time {
+	elapsed := time.Since(c.anchor)
+	if c.factor == 1 {
+		return c.base.Add(elapsed)
+	}
+	return c.base.Add(time.Duration(float64(elapsed) * c.factor))
+}
+
+// Factor tells how fast the clock runs.
+func (c *Clock) Factor() float64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.factor
+}
+
+// Set moves the clock to t. What was due until then happens at once, in order,
+// each at its own time. A clock set back undoes nothing.
+func (c *Clock) Set(t time.Time) {
+	c.mu.Lock()
+	c.base, c.anchor = t.UTC().Round(0), time.Now()
+	c.mu.Unlock()
+	c.changed()
+}
+
+// Advance moves the clock on by d.
+func (c *Clock) Advance(d time.Duration) {
+	c.mu.Lock()
+	c.base, c.anchor = c.now().Add(d), time.Now()
+	c.mu.Unlock()
+	c.changed()
+}
+
+// Run lets time pass at factor times real time from now on; 0 stops it.
+// A factor that is negative, above a million, or not a number is refused.
+func (c *Clock) Run(factor float64) error {
+	if math.IsNaN(factor) || factor < 0 || factor > 1e6 {
+		return errors.New("sandbox: the clock's factor must be between 0 (stopped) and 1000000")
+	}
+	c.mu.Lock()
+	c.base, c.anchor, c.factor = c.now(), time.Now(), factor
+	c.mu.Unlock()
+	c.changed()
+	return nil
+}
+
+// wait is how long in real time until the clock reaches t; false when it
+// stands still before t.
+func (c *Clock) wait(t time.Time) (time.Duration, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	left := t.Sub(c.now())
+	switch {
+	case left <= 0:
+		return 0, true
+	case c.factor == 0:
+		return 0, false
+	}
+	// Rounded up, so that the timer is due when the wait is over.
+	return time.Duration(float64(left)/c.factor) + time.Microsecond, true
+}
