@@ -1,10 +1,11 @@
 # What one does here. `make` alone lists it. Needs Go and nothing else, except where a line says so;
 # the tools are pinned in tools/go.mod and are fetched and built on first use.
 
-.PHONY: help build test lint fuzz bench conformance-node need-go
+.PHONY: help build demo test lint fuzz bench conformance-node need-go
 
 help:
 	@echo 'make build             bin/singil'
+	@echo 'make demo              10,000 charges while three answers in ten are lost, naive and careful'
 	@echo 'make test              every test, with the race detector (needs a C compiler)'
 	@echo 'make lint              formatting, go vet, linters, go.mod, house rules'
 	@echo 'make fuzz              every fuzz target in turn, FUZZTIME=1m each'
@@ -17,6 +18,10 @@ need-go:
 build: need-go
 	version=$$(git describe --tags --always --dirty 2>/dev/null || true); \
 	go build -trimpath -ldflags "-X main.version=$$version" -o bin/singil ./cmd/singil
+
+# The daemon's demo will take this place; until then it shows what the two packages are for.
+demo: need-go
+	go test ./paymongo -count=1 -run 'NaiveClientChargesTwice|CarefulClientChargesOnce' -pairs 10000 -v
 
 test: need-go
 	@if [ "$$(go env CGO_ENABLED)" != 1 ]; then \

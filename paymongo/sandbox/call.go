@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 )
@@ -85,53 +86,62 @@ func (a answer) bytes() []byte {
 	return encode(a.doc)
 }
 
-// apiRoutes are the routes, in the order of PayMongo's reference.
-func (s *Sandbox) apiRoutes() *http.ServeMux {
-	mux := http.NewServeMux()
-	route := func(patterns string, op operation) {
-		for pattern := range strings.SplitSeq(patterns, ", ") {
-			mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) { s.serve(w, r, &op) })
+// routes of the API, in the order of PayMongo's reference. Sources disagree on
+// the verb of an update, so both are there.
+var routes = []struct {
+	patterns string // separated by ", "
+	op       operation
+}{
+	{"POST /v1/customers", operation{name: "customers.create", creates: true, serve: createCustomer}},
+	{"GET /v1/customers", operation{name: "customers.search", serve: searchCustomers}},
+	{"GET /v1/customers/{id}", operation{name: "customers.retrieve", serve: retrieveCustomer}},
+	{"PATCH /v1/customers/{id}, PUT /v1/customers/{id}", operation{name: "customers.update", serve: updateCustomer}},
+	{"DELETE /v1/customers/{id}", operation{name: "customers.delete", serve: deleteCustomer}},
+	{"GET /v1/customers/{id}/payment_methods", operation{name: "customers.payment_methods", serve: listSaved}},
+	{"GET /v2/customers/{id}/payment_methods", operation{name: "customers.payment_methods", serve: listSavedV2}},
+	{"DELETE /v1/customers/{id}/payment_methods/{sub}", operation{name: "customers.delete_payment_method", serve: deleteSaved}},
+	{"DELETE /v2/customers/{id}/payment_methods/{sub}", operation{name: "customers.delete_payment_method", serve: deleteSavedV2}},
+	{"POST /v1/payment_methods", operation{name: "payment_methods.create", public: true, creates: true, serve: createMethod}},
+	{"GET /v1/payment_methods/{id}", operation{name: "payment_methods.retrieve", public: true, serve: retrieveMethod}},
+	{"PATCH /v1/payment_methods/{id}, PUT /v1/payment_methods/{id}", operation{name: "payment_methods.update", public: true, serve: updateMethod}},
+	{"POST /v1/payment_intents", operation{name: "payment_intents.create", creates: true, serve: createIntent}},
+	{"GET /v1/payment_intents/{id}", operation{name: "payment_intents.retrieve", public: true, serve: retrieveIntent}},
+	{"POST /v1/payment_intents/{id}/attach", operation{name: "payment_intents.attach", public: true, serve: attachIntent}},
+	{"POST /v1/payment_intents/{id}/capture", operation{name: "payment_intents.capture", serve: captureIntent}},
+	{"POST /v1/payment_intents/{id}/cancel", operation{name: "payment_intents.cancel", serve: cancelIntent}},
+	{"GET /v1/payments", operation{name: "payments.list", serve: listPayments}},
+	{"GET /v1/payments/{id}", operation{name: "payments.retrieve", serve: retrievePayment}},
+	{"POST /v1/refunds", operation{name: "refunds.create", creates: true, serve: createRefund}},
+	{"GET /v1/refunds", operation{name: "refunds.list", serve: listRefunds}},
+	{"GET /v1/refunds/{id}", operation{name: "refunds.retrieve", serve: retrieveRefund}},
+	{"POST /v1/webhooks", operation{name: "webhooks.create", creates: true, serve: createHook}},
+	{"GET /v1/webhooks", operation{name: "webhooks.list", serve: listHooks}},
+	{"GET /v1/webhooks/{id}", operation{name: "webhooks.retrieve", serve: retrieveHook}},
+	{"PUT /v1/webhooks/{id}, PATCH /v1/webhooks/{id}", operation{name: "webhooks.update", serve: updateHook}},
+	{"POST /v1/webhooks/{id}/enable", operation{name: "webhooks.enable", serve: enableHook}},
+	{"POST /v1/webhooks/{id}/disable", operation{name: "webhooks.disable", serve: disableHook}},
+	{"POST /v1/checkout_sessions", operation{name: "checkout_sessions.create", creates: true, serve: createCheckout}},
+	{"GET /v1/checkout_sessions/{id}", operation{name: "checkout_sessions.retrieve", serve: retrieveCheckout}},
+	{"POST /v1/checkout_sessions/{id}/expire", operation{name: "checkout_sessions.expire", serve: expireCheckout}},
+}
+
+// operations are the names a fault's endpoint can have.
+var operations = func() (names []string) {
+	for _, route := range routes {
+		if !slices.Contains(names, route.op.name) {
+			names = append(names, route.op.name)
 		}
 	}
-	route("POST /v1/customers", operation{name: "customers.create", creates: true, serve: createCustomer})
-	route("GET /v1/customers", operation{name: "customers.search", serve: searchCustomers})
-	route("GET /v1/customers/{id}", operation{name: "customers.retrieve", serve: retrieveCustomer})
-	route("PATCH /v1/customers/{id}, PUT /v1/customers/{id}", operation{name: "customers.update", serve: updateCustomer})
-	route("DELETE /v1/customers/{id}", operation{name: "customers.delete", serve: deleteCustomer})
-	route("GET /v1/customers/{id}/payment_methods", operation{name: "customers.payment_methods", serve: listSaved})
-	route("GET /v2/customers/{id}/payment_methods", operation{name: "customers.payment_methods", serve: listSavedV2})
-	route("DELETE /v1/customers/{id}/payment_methods/{sub}", operation{name: "customers.delete_payment_method", serve: deleteSaved})
-	route("DELETE /v2/customers/{id}/payment_methods/{sub}", operation{name: "customers.delete_payment_method", serve: deleteSavedV2})
+	return names
+}()
 
-	route("POST /v1/payment_methods", operation{name: "payment_methods.create", public: true, creates: true, serve: createMethod})
-	route("GET /v1/payment_methods/{id}", operation{name: "payment_methods.retrieve", public: true, serve: retrieveMethod})
-	// Sources disagree on the verb; POST on the resource is not among them.
-	route("PATCH /v1/payment_methods/{id}, PUT /v1/payment_methods/{id}", operation{name: "payment_methods.update", public: true, serve: updateMethod})
-
-	route("POST /v1/payment_intents", operation{name: "payment_intents.create", creates: true, serve: createIntent})
-	route("GET /v1/payment_intents/{id}", operation{name: "payment_intents.retrieve", public: true, serve: retrieveIntent})
-	route("POST /v1/payment_intents/{id}/attach", operation{name: "payment_intents.attach", public: true, serve: attachIntent})
-	route("POST /v1/payment_intents/{id}/capture", operation{name: "payment_intents.capture", serve: captureIntent})
-	route("POST /v1/payment_intents/{id}/cancel", operation{name: "payment_intents.cancel", serve: cancelIntent})
-
-	route("GET /v1/payments", operation{name: "payments.list", serve: listPayments})
-	route("GET /v1/payments/{id}", operation{name: "payments.retrieve", serve: retrievePayment})
-
-	route("POST /v1/refunds", operation{name: "refunds.create", creates: true, serve: createRefund})
-	route("GET /v1/refunds", operation{name: "refunds.list", serve: listRefunds})
-	route("GET /v1/refunds/{id}", operation{name: "refunds.retrieve", serve: retrieveRefund})
-
-	route("POST /v1/webhooks", operation{name: "webhooks.create", creates: true, serve: createHook})
-	route("GET /v1/webhooks", operation{name: "webhooks.list", serve: listHooks})
-	route("GET /v1/webhooks/{id}", operation{name: "webhooks.retrieve", serve: retrieveHook})
-	route("PUT /v1/webhooks/{id}, PATCH /v1/webhooks/{id}", operation{name: "webhooks.update", serve: updateHook})
-	route("POST /v1/webhooks/{id}/enable", operation{name: "webhooks.enable", serve: enableHook})
-	route("POST /v1/webhooks/{id}/disable", operation{name: "webhooks.disable", serve: disableHook})
-
-	route("POST /v1/checkout_sessions", operation{name: "checkout_sessions.create", creates: true, serve: createCheckout})
-	route("GET /v1/checkout_sessions/{id}", operation{name: "checkout_sessions.retrieve", serve: retrieveCheckout})
-	route("POST /v1/checkout_sessions/{id}/expire", operation{name: "checkout_sessions.expire", serve: expireCheckout})
-
+func (s *Sandbox) apiRoutes() *http.ServeMux {
+	mux := http.NewServeMux()
+	for _, route := range routes {
+		for pattern := range strings.SplitSeq(route.patterns, ", ") {
+			mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) { s.serve(w, r, &route.op) })
+		}
+	}
 	// Authentication comes first, as on the real one; then an unknown route
 	// is a 404 with an empty body (a special case in paymongo-node).
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
@@ -140,18 +150,6 @@ func (s *Sandbox) apiRoutes() *http.ServeMux {
 		}})
 	})
 	return mux
-}
-
-// operations lists the names a fault's endpoint can be.
-var operations = []string{
-	"customers.create", "customers.search", "customers.retrieve", "customers.update", "customers.delete",
-	"customers.payment_methods", "customers.delete_payment_method",
-	"payment_methods.create", "payment_methods.retrieve", "payment_methods.update",
-	"payment_intents.create", "payment_intents.retrieve", "payment_intents.attach", "payment_intents.capture", "payment_intents.cancel",
-	"payments.list", "payments.retrieve",
-	"refunds.create", "refunds.list", "refunds.retrieve",
-	"webhooks.create", "webhooks.list", "webhooks.retrieve", "webhooks.update", "webhooks.enable", "webhooks.disable",
-	"checkout_sessions.create", "checkout_sessions.retrieve", "checkout_sessions.expire",
 }
 
 // serve takes one request from its first byte to its last:
@@ -202,8 +200,8 @@ func (s *Sandbox) perform(c *call) answer {
 		return a
 	}
 	var a answer
-	if c.op.creates && s.full() != nil {
-		a = refuse(503, "sandbox_full", s.full().Error())
+	if err := s.full(); err != nil && c.op.creates {
+		a = refuse(503, "sandbox_full", err.Error())
 	} else {
 		a = c.op.serve(c)
 	}

@@ -1,7 +1,7 @@
 package sandbox
 
 import (
-	"errors"
+	"fmt"
 	"math"
 	"sync"
 	"time"
@@ -66,10 +66,10 @@ func (c *Clock) Advance(d time.Duration) {
 }
 
 // Run lets time pass at factor times real time from now on; 0 stops it.
-// A factor that is negative, above a million, or not a number is refused.
+// A factor that is negative, above 100,000, or not a number is refused.
 func (c *Clock) Run(factor float64) error {
-	if math.IsNaN(factor) || factor < 0 || factor > 1e6 {
-		return errors.New("sandbox: the clock's factor must be between 0 (stopped) and 1000000")
+	if math.IsNaN(factor) || factor < 0 || factor > maxFactor {
+		return fmt.Errorf("sandbox: the clock's factor must be between 0 (stopped) and %d", maxFactor)
 	}
 	c.mu.Lock()
 	c.base, c.anchor, c.factor = c.now(), time.Now(), factor
@@ -78,8 +78,11 @@ func (c *Clock) Run(factor float64) error {
 	return nil
 }
 
-// wait is how long in real time until the clock reaches t; false when it
-// stands still before t.
+// maxFactor lets a day pass in a second, and a duration last for a day of it.
+const maxFactor = 100_000
+
+// wait is how long in real time until the clock reaches t, at most an hour;
+// false when it stands still before t.
 func (c *Clock) wait(t time.Time) (time.Duration, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -91,5 +94,5 @@ func (c *Clock) wait(t time.Time) (time.Duration, bool) {
 		return 0, false
 	}
 	// Rounded up, so that the timer is due when the wait is over.
-	return time.Duration(float64(left)/c.factor) + time.Microsecond, true
+	return time.Duration(min(float64(left)/c.factor, float64(time.Hour))) + time.Microsecond, true
 }

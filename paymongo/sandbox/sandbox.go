@@ -32,7 +32,7 @@ type Options struct {
 	// MaxRecords bounds the memory: customers, methods, intents, payments,
 	// refunds, endpoints and checkouts together. Beyond it creating answers
 	// 503: a ledger that forgets would be no oracle. Zero is 4,000,000, about
-	// 4 GiB.
+	// 3 GiB.
 	MaxRecords int
 	// Hang is how long a timed-out call is held open when the caller does not
 	// give up first. Zero is a minute.
@@ -46,7 +46,8 @@ type Options struct {
 	WebhookWorkers int
 	// StateFile keeps the state over a restart: read by New if it exists,
 	// written every two seconds when something changed, and by Close. A kill
-	// may cost the last two seconds.
+	// may cost the last two seconds. What Idempotency-Keys have stored is not
+	// kept.
 	StateFile string
 	// Logger gets one line a request and a delivery. nil logs nothing.
 	Logger *slog.Logger
