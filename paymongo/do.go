@@ -87,15 +87,13 @@ func newIntervals(maxElapsed time.Duration) *backoff.ExponentialBackOff {
 // pause waits before the next try, and reports false if there is no time for
 // one. A hold counts into it: who cannot outwait a 429 is told of it at once.
 func (c *Client) pause(r *Request, intervals *backoff.ExponentialBackOff) bool {
-	if c.maxElapsed == 0 { // which backoff takes for "without end"
-		return false
-	}
 	interval := intervals.NextBackOff()
 	if interval == backoff.Stop {
 		return false
 	}
 	now := time.Now()
 	interval = max(interval, c.hold.end().Sub(now))
+	// backoff takes a maxElapsed of 0 for "without end"; here it means no second try.
 	if intervals.GetElapsedTime()+interval > c.maxElapsed || r.fits(r.ctx, now.Add(interval), "") != nil {
 		return false
 	}

@@ -156,6 +156,26 @@ func TestVerdictOfTransport(t *testing.T) {
 		c := inMemory(t, roundTripFunc(func(r *http.Request) (*http.Response, error) { swallow(r); return nil, nil }))
 		checkVerdict(t, "attach", attach(t.Context(), c, ""), VerdictUnknown, reasonConnection)
 	})
+	t.Run("EndlessAnswer", func(t *testing.T) {
+		t.Parallel()
+		c := inMemory(t, roundTripFunc(func(r *http.Request) (*http.Response, error) {
+			swallow(r)
+			resp := response(r, 200, "")
+			resp.Body, resp.ContentLength = io.NopCloser(endless{}), -1
+			return resp, nil
+		}))
+		checkVerdict(t, "attach", attach(t.Context(), c, ""), VerdictUnknown, reasonTooLarge)
+	})
+	t.Run("OtherProtocol", func(t *testing.T) {
+		t.Parallel()
+		c := inMemory(t, roundTripFunc(func(r *http.Request) (*http.Response, error) {
+			swallow(r)
+			resp := response(r, http.StatusSwitchingProtocols, "")
+			resp.Body = io.NopCloser(untouchableBody{t})
+			return resp, nil
+		}))
+		checkVerdict(t, "attach", attach(t.Context(), c, ""), VerdictUnknown, reasonOddStatus)
+	})
 	t.Run("NoBody", func(t *testing.T) {
 		t.Parallel()
 		c := inMemory(t, roundTripFunc(func(r *http.Request) (*http.Response, error) {
@@ -197,6 +217,17 @@ func TestCutAnswer(t *testing.T) {
 			}
 		})
 	}
+}
+
+type endless struct{}
+
+func (endless) Read(p []byte) (int, error) { return len(p), nil }
+
+type untouchableBody struct{ t *testing.T }
+
+func (b untouchableBody) Read([]byte) (int, error) {
+	b.t.Error("a body that has no end was read")
+	return 0, io.EOF
 }
 
 type cutOff struct{}
