@@ -1,11 +1,11 @@
 package sandbox
 
 import (
-	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
-	"math/big"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -92,19 +92,21 @@ func (p params) integer(name string, lowest, highest int64) int64 {
 	if !p.has(name) {
 		return 0
 	}
-	n, isInteger := new(big.Int).SetString(string(bytes.TrimSpace(p.attrs[name])), 10)
+	raw := string(p.attrs[name])
+	unsigned := strings.TrimPrefix(raw, "-")
+	n, err := strconv.ParseInt(raw, 10, 64) // out of range gives the nearest
 	switch {
-	case !isInteger:
+	case err != nil && !errors.Is(err, strconv.ErrRange) || !digits(unsigned):
 		p.fail(name, "parameter_data_type_invalid", "%s%s should be an integer.", p.prefix, name)
 		return 0
-	case n.Cmp(big.NewInt(lowest)) < 0:
+	case n < lowest:
 		p.fail(name, "parameter_below_minimum", "The minimum value for the %s%s is %d.", p.prefix, name, lowest)
 		return 0
-	case n.Cmp(big.NewInt(highest)) > 0:
+	case n > highest:
 		p.fail(name, "parameter_above_maximum", "The value for %s%s cannot be greater than %d.", p.prefix, name, highest)
 		return 0
 	}
-	return n.Int64()
+	return n
 }
 
 func (p params) boolean(name string, absent bool) bool {

@@ -38,9 +38,11 @@ type call struct {
 	now        time.Time
 	hits       hits
 	pending    []pendingEvent // to be announced after the answer
-	executes   *intent        // set by attach: the intent whose acquirer is at work
-	executesAt int
-	base       string // how the caller reaches us, for links
+	entry      *replayEntry   // opened for this call's Idempotency-Key
+	attached   *intent        // of an attach: the intent it was received for
+	attachedAt int            // its place in the intent's Attaches
+	executes   bool           // the attach has passed its look: the acquirer is at work
+	base       string         // how the caller reaches us, for links
 }
 
 // answer is what goes back, before the faults have their say.
@@ -125,6 +127,9 @@ var routes = []struct {
 	{"POST /v1/checkout_sessions/{id}/expire", operation{name: "checkout_sessions.expire", serve: expireCheckout}},
 }
 
+// attachOperation is where money moves, so more than one place asks for it.
+const attachOperation = "payment_intents.attach"
+
 // operations are the names a fault's endpoint can have.
 var operations = func() (names []string) {
 	for _, route := range routes {
@@ -160,56 +165,87 @@ func (s *Sandbox) serve(w http.ResponseWriter, r *http.Request, op *operation) {
 		s: s, op: op, r: r,
 		id: r.PathValue("id"), sub: r.PathValue("sub"),
 		key:  r.Header.Get("Idempotency-Key"),
-		base: "http://" + r.Host,
+		base: baseURL(r),
 	}
 	status := s.answer(w, c)
 	s.log.LogAttrs(r.Context(), slogLevel(status), "request", c.logAttrs(status, time.Since(started))...)
 }
 
 func (s *Sandbox) answer(w http.ResponseWriter, c *call) int {
-	c.now = s.clock.Now()
 	if a, ok := s.authenticate(c); !ok {
 		return write(w, a)
 	}
 	if a, ok := c.read(w); !ok {
 		return write(w, a)
 	}
-
-	s.mu.Lock()
-	s.catchUp(c.now)
-	s.st.Counters.Requests++
-	if s.limiter.over(c.now, s.profile.RateLimit) {
-		s.mu.Unlock()
+	a, limited := s.receive(c)
+	switch {
+	case limited:
 		return writeTooMany(w, 0)
+	case a.status != 0:
+		return write(w, a)
 	}
-	c.hits = s.faults.hit(c.op.name, s.subject(c))
-	s.mu.Unlock()
-
 	if done, status := s.before(w, c); done {
 		return status
 	}
-	a := s.perform(c)
-	return s.after(w, c, a)
+	a, early, late := s.perform(c)
+	return s.after(w, c, a, early, late)
 }
 
-// perform runs the operation, or replays what its key has stored.
-func (s *Sandbox) perform(c *call) answer {
+// receive books a call's arrival and decides its faults. An answer with a
+// status ends the call.
+func (s *Sandbox) receive(c *call) (a answer, limited bool) {
 	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.shut {
+		return closedAnswer, false
+	}
+	c.now = s.clock.Now()
+	s.catchUp(c.now)
+	s.st.Counters.Requests++
+	if c.op.creates || c.op.name == attachOperation {
+		if err := s.full(); err != nil {
+			return refuse(503, "sandbox_full", err.Error()), false
+		}
+	}
+	s.noteAttach(c)
+	if s.limiter.over(c.now, s.profile.RateLimit) {
+		return answer{}, true
+	}
+	c.hits = s.faults.hit(c.op.name, s.subject(c))
+	if c.attached != nil {
+		c.attached.Attaches[c.attachedAt].Fault = c.hits.String()
+	}
+	s.dirty = s.dirty || len(s.faults.rules) > 0 || c.hits != hits{}
+	return answer{}, false
+}
+
+// perform runs the operation, or replays what its key has stored. Events that
+// it made go out before the answer (early) or behind it (late).
+func (s *Sandbox) perform(c *call) (a answer, early, late []*delivery) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.shut {
+		return closedAnswer, nil, nil
+	}
+	s.working.Add(1)
+	defer s.working.Done()
+	// Not the time of arrival: the call may have waited since, for the lock or
+	// for a fault.
+	c.now = s.clock.Now()
+	s.catchUp(c.now)
 	if a, replayed := s.replay(c); replayed {
-		s.mu.Unlock()
-		return a
+		c.noteOutcome("replayed")
+		if a.errs != nil {
+			c.noteOutcome("refused: " + a.errs[0].Code)
+		}
+		return a, nil, nil
 	}
-	var a answer
-	if err := s.full(); err != nil && c.op.creates {
-		a = refuse(503, "sandbox_full", err.Error())
-	} else {
-		a = c.op.serve(c)
-	}
-	if c.executes != nil {
+	a = c.op.serve(c)
+	if c.executes {
 		// The acquirer is asked outside the lock: what else happens to the
 		// intent meanwhile is up to SerialAttach.
 		latency := time.Duration(s.profile.AcquirerLatency) + c.hits.delay
-		c.hits.delay = 0
 		if latency > 0 {
 			s.mu.Unlock()
 			s.pause(latency, nil) // to the end, also when the caller has gone
@@ -223,8 +259,19 @@ func (s *Sandbox) perform(c *call) answer {
 		s.dirty = true
 	}
 	s.remember(c, a)
-	s.mu.Unlock()
-	return a
+	early, late = s.announce(c.pending, c.now)
+	return a, early, late
+}
+
+// closedAnswer refuses what comes after Close: the state file would not have it.
+var closedAnswer = refuse(503, "sandbox_closed", "The sandbox is closed.")
+
+// baseURL is how the caller reaches us.
+func baseURL(r *http.Request) string {
+	if r.TLS != nil {
+		return "https://" + r.Host
+	}
+	return "http://" + r.Host
 }
 
 // authenticate checks the key: HTTP Basic, the key as user name, an empty

@@ -8,8 +8,11 @@ import (
 // execute is the moment an attach acts: the acquirer's answer. Called with mu
 // held, after the look and the acquirer's latency.
 func (c *call) execute() answer {
-	pi, at := c.executes, c.executes.Attaches[c.executesAt]
+	pi, at := c.attached, c.attached.Attaches[c.attachedAt]
 	pi.Busy--
+	if c.s.st.intents[pi.ID] != pi {
+		return notFound("payment intent", pi.ID) // the sandbox was reset meanwhile
+	}
 	if c.s.profile.SerialAttach {
 		// Busy kept other attaches out, but the clock may have moved.
 		if a, refused := c.s.refuseState(pi, true); refused {
@@ -17,7 +20,7 @@ func (c *call) execute() answer {
 			return a
 		}
 	}
-	out := c.s.executeAttach(pi, c.executesAt, c.hits.outcome, c.publicKey, c.base, c.now)
+	out := c.s.executeAttach(pi, c.attachedAt, c.hits.outcome, c.base, c.now)
 	c.emit(out.events...)
 	if out.refusal.status != 0 {
 		return out.refusal
@@ -33,13 +36,13 @@ type executed struct {
 
 // executeAttach decides and books. Everything that moves money passes here or
 // through a timer that was set here.
-func (s *Sandbox) executeAttach(pi *intent, index int, f *Fault, public bool, base string, now time.Time) executed {
+func (s *Sandbox) executeAttach(pi *intent, index int, f *Fault, base string, now time.Time) executed {
 	at := pi.Attaches[index]
 	m := s.st.methods[at.Method]
 	card := testCards[m.Number]
 	isCard := m.Type == "card"
 	saved := m.Customer != ""
-	at.OffSession = saved && !m.FreshCVC && at.ReturnURL == "" && !public
+	at.OffSession = saved && !m.FreshCVC && at.ReturnURL == "" && !at.Public
 	if at.OffSession && s.profile.OffSession == "not_allowed" {
 		at.Outcome = "refused: organization_not_allowed"
 		return executed{refusal: refuse(403, "organization_not_allowed", "The organization is not allowed to charge a saved card off-session.")}
@@ -89,7 +92,9 @@ func (s *Sandbox) collect(pi *intent, index int, now time.Time) []pendingEvent {
 		at.Outcome = "held"
 		pi.Pending = index
 		s.change(pi, awaitingCapture, now)
-		s.schedule(&timer{At: now.Add(time.Duration(s.profile.HoldLifetime)), Kind: timerHoldExpires, ID: pi.ID})
+		if life := time.Duration(s.profile.HoldLifetime); life > 0 {
+			s.schedule(&timer{At: now.Add(life), Kind: timerHoldExpires, ID: pi.ID})
+		}
 		return nil
 	}
 	return s.pay(pi, at, pi.Amount, now)
@@ -122,10 +127,13 @@ func (s *Sandbox) fail(pi *intent, at *attach, code string, now time.Time) []pen
 	s.change(pi, awaitingPaymentMethod, now)
 	pay := s.addPayment(pi, at, pi.Amount, "failed", now)
 	pay.FailedCode, pay.FailedMessage = code, declineDetail(code)
-	pi.LastError = &paymentError{Payment: pay.ID, FailedCode: code, FailedMessage: pay.FailedMessage, PaymentMethod: at.Method}
 	at.Outcome, at.Payment = "declined: "+code, pay.ID
 	about := pi.about(at.Method)
 	events := s.event(nil, "payment.failed", about, func() wireResource { return s.payment(pay) })
+	if pi.Status == succeeded {
+		return events
+	}
+	pi.LastError = &paymentError{Payment: pay.ID, FailedCode: code, FailedMessage: pay.FailedMessage, PaymentMethod: at.Method}
 	return s.event(events, "payment_intent.awaiting_payment_method", about, func() wireResource { return s.intent(pi) })
 }
 
@@ -207,41 +215,46 @@ func (s *Sandbox) executeLate(t *timer) {
 		return
 	}
 	at := pi.Attaches[t.N]
-	if m := s.st.methods[at.Method]; m == nil || m.Removed {
-		at.Outcome = "refused: resource_not_found"
+	a, refused := s.lookAtMethod(pi, at)
+	if !refused && s.profile.SerialAttach {
+		a, refused = s.lookAtIntent(pi)
+	}
+	if refused {
+		at.Outcome = "refused: " + a.errs[0].Code
 		return
 	}
-	if s.profile.SerialAttach {
-		if a, refused := s.refuseState(pi, true); refused || pi.Busy > 0 {
-			at.Outcome = "refused: resource_processing_state"
-			if refused {
-				at.Outcome = "refused: " + a.errs[0].Code
-			}
-			return
-		}
-	}
-	s.queue(s.executeAttach(pi, t.N, nil, false, t.Arg, t.At).events, t.At)
+	s.queue(s.executeAttach(pi, t.N, t.Fault, t.Arg, t.At).events, t.At)
 }
 
-// noteUnexecuted puts an attach into the ledger that a fault kept from being
-// executed, for now or for ever. Called with mu held.
-func (s *Sandbox) noteUnexecuted(c *call) {
-	if c.op.name != "payment_intents.attach" {
-		return
-	}
+// noteAttach puts an attach into the ledger as it was received, before
+// anything is done about it. Called with mu held.
+func (s *Sandbox) noteAttach(c *call) {
 	pi := s.st.intents[c.id]
-	if pi == nil {
+	if c.op.name != attachOperation || pi == nil {
 		return
 	}
 	p := c.params()
-	at := &attach{
+	c.attached, c.attachedAt = pi, s.st.addAttach(pi, &attach{
 		ReceivedAt: c.now, Method: p.text("payment_method"), ReturnURL: p.text("return_url"),
-		IdempotencyKey: c.key, Fault: c.hits.String(), Outcome: "not executed",
-	}
-	pi.Attaches = append(pi.Attaches, at)
+		IdempotencyKey: c.key, Public: c.publicKey, Outcome: notExecuted,
+	})
 	s.dirty = true
-	if f := c.hits.spoil; f.Kind == LateAttach {
-		at.Outcome = "late"
-		s.schedule(&timer{At: c.now.Add(time.Duration(f.For)), Kind: timerLateAttach, ID: pi.ID, Arg: c.base, N: len(pi.Attaches) - 1})
+}
+
+// noteOutcome tells the ledger what became of an attach.
+func (c *call) noteOutcome(outcome string) {
+	if c.attached != nil {
+		c.attached.Attaches[c.attachedAt].Outcome = outcome
 	}
+}
+
+// postpone sets an attach down for later, if it says what it must. Called with
+// mu held.
+func (s *Sandbox) postpone(c *call, wait time.Duration) {
+	if a, refused := c.checkAttach(); refused {
+		c.noteOutcome("refused: " + a.errs[0].Code)
+		return
+	}
+	c.noteOutcome("late")
+	s.schedule(&timer{At: c.now.Add(wait), Kind: timerLateAttach, ID: c.attached.ID, Arg: c.base, N: c.attachedAt, Fault: c.hits.outcome})
 }

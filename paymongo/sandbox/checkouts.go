@@ -121,8 +121,7 @@ func (s *Sandbox) payCheckout(cs *checkout, number, base string, now time.Time) 
 	if cs.SuccessURL != nil {
 		at.ReturnURL = *cs.SuccessURL
 	}
-	pi.Attaches = append(pi.Attaches, at)
-	return s.executeAttach(pi, len(pi.Attaches)-1, nil, false, base, now)
+	return s.executeAttach(pi, s.st.addAttach(pi, at), nil, base, now)
 }
 
 // link completes the address of the page, which depends on how the caller
@@ -146,7 +145,7 @@ func (s *Sandbox) checkout(cs *checkout) wireResource {
 	}
 	for _, pay := range pi.Payments {
 		if pay.Status == "paid" {
-			kind := "card"
+			kind := s.st.methods[pay.Method].Type
 			at.Payments = append(at.Payments, s.payment(pay))
 			at.PaymentMethodUsed = &kind
 		}

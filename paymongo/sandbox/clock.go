@@ -23,7 +23,7 @@ func newClock(start time.Time, factor float64, changed func()) *Clock {
 	if start.IsZero() {
 		start = now
 	}
-	return &Clock{base: start.UTC().Round(0), anchor: now, factor: factor, changed: changed}
+	return &Clock{base: within(start.UTC().Round(0)), anchor: now, factor: factor, changed: changed}
 }
 
 // Now is the sandbox's current time, in UTC.
@@ -36,9 +36,29 @@ func (c *Clock) Now() time.Time {
 func (c *Clock) now() time.Time {
 	elapsed := time.Since(c.anchor)
 	if c.factor == 1 {
-		return c.base.Add(elapsed)
+		return within(c.base.Add(elapsed))
 	}
-	return c.base.Add(time.Duration(float64(elapsed) * c.factor))
+	// In steps: what passes at a high factor soon is more than a Duration holds.
+	const step = 1 << 62
+	now, left := c.base, float64(elapsed)*c.factor
+	for ; left > step && now.Before(latest); left -= step {
+		now = now.Add(step)
+	}
+	return within(now.Add(time.Duration(min(left, step))))
+}
+
+// JSON writes no year above 9999, and unix seconds begin in 1970: the clock
+// stops at either end.
+var earliest, latest = time.Unix(0, 0).UTC(), time.Date(9999, 12, 31, 0, 0, 0, 0, time.UTC)
+
+func within(t time.Time) time.Time {
+	switch {
+	case t.Before(earliest):
+		return earliest
+	case t.After(latest):
+		return latest
+	}
+	return t
 }
 
 // Factor tells how fast the clock runs.
@@ -48,11 +68,12 @@ func (c *Clock) Factor() float64 {
 	return c.factor
 }
 
-// Set moves the clock to t. What was due until then happens at once, in order,
-// each at its own time. A clock set back undoes nothing.
+// Set moves the clock to t, within the years 1970 to 9999. What was due until
+// then happens at once, in order, each at its own time. A clock set back undoes
+// nothing.
 func (c *Clock) Set(t time.Time) {
 	c.mu.Lock()
-	c.base, c.anchor = t.UTC().Round(0), time.Now()
+	c.base, c.anchor = within(t.UTC().Round(0)), time.Now()
 	c.mu.Unlock()
 	c.changed()
 }
@@ -60,7 +81,7 @@ func (c *Clock) Set(t time.Time) {
 // Advance moves the clock on by d.
 func (c *Clock) Advance(d time.Duration) {
 	c.mu.Lock()
-	c.base, c.anchor = c.now().Add(d), time.Now()
+	c.base, c.anchor = within(c.now().Add(d)), time.Now()
 	c.mu.Unlock()
 	c.changed()
 }
@@ -78,7 +99,7 @@ func (c *Clock) Run(factor float64) error {
 	return nil
 }
 
-// maxFactor lets a day pass in a second, and a duration last for a day of it.
+// maxFactor lets a day pass in a second.
 const maxFactor = 100_000
 
 // wait is how long in real time until the clock reaches t, at most an hour;

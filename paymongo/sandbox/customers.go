@@ -40,7 +40,7 @@ func createCustomer(c *call) answer {
 // no source for the code of a duplicate.
 func (c *call) checkContact(p params, cus, self *customer) {
 	if p.has("email") {
-		if _, err := mail.ParseAddress(cus.Email); err != nil {
+		if at, err := mail.ParseAddress(cus.Email); err != nil || at.Address != cus.Email {
 			p.fail("email", "parameter_format_invalid", "email format is invalid.")
 		} else if other := c.s.st.emails[cus.Email]; other != nil && other != self {
 			p.fail("email", "parameter_invalid", "A customer with this email already exists.")

@@ -3,6 +3,7 @@ package sandbox
 import (
 	"encoding/json"
 	"errors"
+	"log/slog"
 	"time"
 )
 
@@ -11,12 +12,23 @@ const maxEvents = 10_000
 
 // subject is what a call is about. Called with mu held.
 func (s *Sandbox) subject(c *call) subject {
-	if pi := s.st.intents[c.id]; pi != nil {
+	st := s.st
+	if pi := st.intents[c.id]; pi != nil {
 		about := pi.about("")
 		if raw, given := c.attrs["payment_method"]; given {
 			_ = json.Unmarshal(raw, &about.method) // wrong types are refused later
 		}
 		return about
+	}
+	if pay := st.payments[c.id]; pay != nil {
+		return st.intents[pay.Intent].about(pay.Method)
+	}
+	if r := st.refunds[c.id]; r != nil {
+		pay := st.payments[r.Payment]
+		return st.intents[pay.Intent].about(pay.Method)
+	}
+	if cs := st.checkouts[c.id]; cs != nil {
+		return st.intents[cs.Intent].about("")
 	}
 	var about subject
 	if raw, given := c.attrs["metadata"]; given {
@@ -30,8 +42,10 @@ func (s *Sandbox) subject(c *call) subject {
 	default:
 		about.name = c.id
 	}
-	if m := s.st.methods[c.id]; m != nil {
-		about.method = m.ID
+	for _, id := range []string{c.id, c.sub} {
+		if st.methods[id] != nil {
+			about.method = id
+		}
 	}
 	return about
 }
@@ -39,27 +53,30 @@ func (s *Sandbox) subject(c *call) subject {
 // emit notes what has happened in a call; it is announced after the answer.
 func (c *call) emit(events ...pendingEvent) { c.pending = append(c.pending, events...) }
 
-// sortEvents makes the events of a call and tells those that a fault wants
-// delivered before the answer from the others.
-func (s *Sandbox) sortEvents(c *call) (early, late []*delivery) {
-	if len(c.pending) == 0 {
-		return nil, nil
+// sendLater sends what was announced behind an answer.
+func (s *Sandbox) sendLater(late []*delivery) {
+	if len(late) == 0 {
+		return
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.announce(c.pending, c.now)
+	s.post.push(late...)
 }
 
 // queue announces what a timer made happen. Called with mu held.
 func (s *Sandbox) queue(events []pendingEvent, now time.Time) {
 	early, late := s.announce(events, now)
-	s.post.send(early)
-	s.post.send(late)
+	s.post.push(early...)
+	s.post.push(late...)
 }
 
-// announce makes events and their deliveries and lets the webhook faults at
-// them. Called with mu held.
+// announce makes events and their deliveries, lets the webhook faults at them,
+// and tells those that a fault wants delivered before the answer from the
+// others. Called with mu held.
 func (s *Sandbox) announce(pending []pendingEvent, now time.Time) (early, late []*delivery) {
+	if len(pending) == 0 {
+		return nil, nil
+	}
 	for _, p := range pending {
 		var hooks []*hook
 		for _, h := range s.st.Hooks {
@@ -81,8 +98,7 @@ func (s *Sandbox) announce(pending []pendingEvent, now time.Time) (early, late [
 			case faults[WebhookReorder] != nil:
 				s.st.HeldBack = append(s.st.HeldBack, d)
 			case faults[WebhookDelay] != nil:
-				at := now.Add(time.Duration(faults[WebhookDelay].For))
-				s.schedule(&timer{At: at, Kind: timerDeliver, ID: ev.ID, Delivery: d})
+				s.deliverAt(now.Add(time.Duration(faults[WebhookDelay].For)), d)
 			case faults[WebhookEarly] != nil:
 				early = append(early, d)
 			default:
@@ -101,7 +117,24 @@ func (s *Sandbox) announce(pending []pendingEvent, now time.Time) (early, late [
 		// happens it stays back, as an event that overtakes nobody would.
 		late = append(late, held...)
 	}
+	s.post.promise(early)
+	s.post.promise(late)
 	return early, late
+}
+
+// deliverAt puts a delivery off. Called with mu held.
+func (s *Sandbox) deliverAt(at time.Time, d *delivery) {
+	if s.st.putOff >= maxQueue {
+		s.drop(d)
+		return
+	}
+	s.schedule(&timer{At: at, Kind: timerDeliver, ID: d.Event, Delivery: d})
+}
+
+// drop gives a delivery up, since too many wait. Called with mu held.
+func (s *Sandbox) drop(d *delivery) {
+	s.st.Counters.WebhooksDropped++
+	s.log.Warn("too many webhooks wait, one dropped", slog.String("event", d.Event), slog.String("hook", d.Hook))
 }
 
 func (s *Sandbox) makeEvent(kind string, res wireResource, hooks int, now time.Time) *event {
@@ -142,10 +175,14 @@ func (s *Sandbox) Resend(eventID string) error {
 // delivered books the end of one try. A delivery fails on anything but a 2xx
 // within 30 s; it is then tried up to 12 times more, 2, 4, ... 4096 s later.
 // developers.paymongo.com/docs/webhook-retry-logic
-func (s *Sandbox) delivered(d *delivery, accepted bool) {
+func (s *Sandbox) delivered(d *delivery, tried, accepted bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	defer s.post.settle(d)
 	s.dirty = true
+	if !tried {
+		return
+	}
 	s.st.Counters.Deliveries++
 	h := s.st.hooks[d.Hook]
 	if h == nil || d.Forged {
@@ -159,7 +196,7 @@ func (s *Sandbox) delivered(d *delivery, accepted bool) {
 	d.Try++
 	if d.Try <= maxWebhookRetries {
 		wait := time.Duration(float64(time.Second<<d.Try) / s.opts.WebhookTimeScale)
-		s.schedule(&timer{At: s.clock.Now().Add(wait), Kind: timerDeliver, ID: d.Event, Delivery: d})
+		s.deliverAt(s.clock.Now().Add(wait), d)
 		return
 	}
 	s.st.Counters.WebhooksExhausted++

@@ -1,11 +1,13 @@
 package sandbox
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"hash/fnv"
 	"io"
+	"maps"
 	"math"
 	"slices"
 	"strconv"
@@ -86,12 +88,24 @@ var faultKinds = map[FaultKind]stage{
 	WebhookDelay: stageWebhook, WebhookEarly: stageWebhook, WebhookForged: stageWebhook,
 }
 
-// attachOnly are the kinds that mean nothing elsewhere.
-var attachOnly = []FaultKind{LateAttach, Decline, ThreeDS, Processing}
+// onlyAt are the endpoints of kinds that mean nothing elsewhere.
+var onlyAt = map[FaultKind][]string{
+	LateAttach: {attachOperation}, Decline: {attachOperation}, ThreeDS: {attachOperation}, Processing: {attachOperation},
+	Stale:        {"payment_intents.retrieve"},
+	ExpireIntent: {"payment_intents.retrieve", attachOperation, "payment_intents.capture", "payment_intents.cancel"},
+	WrongAmount:  {"payment_intents.*", "payments.*", "refunds.*", "checkout_sessions.*"},
+}
+
+// means tells whether a kind does anything at an endpoint.
+func (k FaultKind) means(endpoint string) bool {
+	patterns, limited := onlyAt[k]
+	return !limited || slices.ContainsFunc(patterns, func(p string) bool { return matches(p, endpoint) })
+}
 
 // Fault is a rule: which calls it hits, and what it does to them. Rules are
 // asked in the order they were added; of those that spoil an answer the first
 // that hits wins, and likewise of those that change the outcome. Delays add up.
+// Calls at which a kind means nothing do not match: an attach cannot be stale.
 type Fault struct {
 	ID   string    `json:"id,omitempty"`
 	Kind FaultKind `json:"kind"`
@@ -131,10 +145,10 @@ func (f Fault) validate() error {
 		return fail("status %d is not a 5xx", f.Status)
 	case st != stageWebhook && !matchesAny(f.Endpoint, operations):
 		return fail("unknown endpoint %q; there are %s", f.Endpoint, strings.Join(operations, ", "))
-	case slices.Contains(attachOnly, f.Kind) && !matches(f.Endpoint, "payment_intents.attach"):
-		return fail("it hits payment_intents.attach only, not %q", f.Endpoint)
-	case f.Kind == Stale && !matches(f.Endpoint, "payment_intents.retrieve"):
-		return fail("it hits payment_intents.retrieve only, not %q", f.Endpoint)
+	case st == stageWebhook && !matchesAny(f.Endpoint, eventTypes):
+		return fail("unknown event %q; there are %s", f.Endpoint, strings.Join(eventTypes, ", "))
+	case st != stageWebhook && !slices.ContainsFunc(operations, func(op string) bool { return matches(f.Endpoint, op) && f.Kind.means(op) }):
+		return fail("it hits %s only, not %q", strings.Join(onlyAt[f.Kind], ", "), f.Endpoint)
 	case f.For == 0 && slices.Contains([]FaultKind{Delay, LateAttach, Processing, Stale, WebhookDelay}, f.Kind):
 		return fail("it needs a duration in \"for\"")
 	case f.Kind == Decline && f.Code == "" && len(f.Codes) == 0:
@@ -173,7 +187,9 @@ func ParseFault(line string) (Fault, error) {
 		case i == 0:
 			f.Kind = FaultKind(name)
 			if value != "" {
-				f.Probability, err = strconv.ParseFloat(value, 64)
+				if f.Probability, err = strconv.ParseFloat(value, 64); err == nil && f.Probability == 0 {
+					err = errors.New("a fault that never hits; leave the number out for one that always does")
+				}
 			}
 		case strings.HasPrefix(name, "metadata."):
 			if f.Metadata == nil {
@@ -218,6 +234,7 @@ func (s *Sandbox) AddFault(f Fault) (string, error) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.dirty = true
 	return s.faults.add(f)
 }
 
@@ -225,6 +242,7 @@ func (s *Sandbox) AddFault(f Fault) (string, error) {
 func (s *Sandbox) RemoveFault(id string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.dirty = true
 	n := len(s.faults.rules)
 	s.faults.rules = slices.DeleteFunc(s.faults.rules, func(r *rule) bool { return r.ID == id })
 	return len(s.faults.rules) < n
@@ -234,7 +252,7 @@ func (s *Sandbox) RemoveFault(id string) bool {
 func (s *Sandbox) ClearFaults() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.faults.rules, s.faults.script = nil, nil
+	s.faults.rules, s.faults.script, s.dirty = nil, nil, true
 }
 
 // Faults lists the rules in the order they are asked.
@@ -266,7 +284,7 @@ func (s *Sandbox) SetScript(steps []Fault) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.faults.script = slices.Clone(steps)
+	s.faults.script, s.dirty = slices.Clone(steps), true
 	return nil
 }
 
@@ -299,15 +317,30 @@ func (b *faultBook) add(f Fault) (string, error) {
 	if len(b.rules) == maxRules {
 		return "", fmt.Errorf("sandbox: there are %d faults already, the most there can be", maxRules)
 	}
-	b.nextID++
-	if f.ID == "" {
-		f.ID = fmt.Sprintf("fault_%d", b.nextID)
+	taken := func(id string) bool {
+		return slices.ContainsFunc(b.rules, func(r *rule) bool { return r.ID == id })
 	}
-	if slices.ContainsFunc(b.rules, func(r *rule) bool { return r.ID == f.ID }) {
+	if f.ID != "" && taken(f.ID) {
 		return "", fmt.Errorf("sandbox: there is a fault %q already", f.ID)
+	}
+	for f.ID == "" || taken(f.ID) {
+		b.nextID++
+		f.ID = fmt.Sprintf("fault_%d", b.nextID)
 	}
 	b.rules = append(b.rules, &rule{Fault: f, hash: hashOf(b.seed, f.ID, string(f.Kind)), tosses: map[uint64]uint32{}})
 	return f.ID, nil
+}
+
+// recount takes over the counts of rules that are the same as before a restart.
+func (b *faultBook) recount(saved []savedRule) {
+	for _, r := range b.rules {
+		for _, was := range saved {
+			if r.ID == was.ID && bytes.Equal(encode(r.Fault), encode(was.Fault)) {
+				r.matched, r.fired = was.Matched, was.Fired
+				maps.Copy(r.tosses, was.Tosses)
+			}
+		}
+	}
 }
 
 // subject is what a call or an event is about.
@@ -392,9 +425,7 @@ func (b *faultBook) hitEvent(eventType string, about subject) map[FaultKind]*Fau
 }
 
 func (f *Fault) fits(endpoint string, about subject) bool {
-	if !matches(f.Endpoint, endpoint) || slices.Contains(attachOnly, f.Kind) && endpoint != "payment_intents.attach" ||
-		f.Kind == Stale && endpoint != "payment_intents.retrieve" ||
-		f.PaymentMethod != "" && f.PaymentMethod != about.method {
+	if !matches(f.Endpoint, endpoint) || !f.Kind.means(endpoint) || f.PaymentMethod != "" && f.PaymentMethod != about.method {
 		return false
 	}
 	for k, want := range f.Metadata {

@@ -190,9 +190,63 @@ func TestOutcomeFaults(t *testing.T) {
 	})
 }
 
+// TestLies holds that a wrong answer is wrong wherever it is asked for, and
+// that the record is not.
+func TestLies(t *testing.T) {
+	t.Parallel()
+	b := setup(t, withProfile(func(p *Profile) { p.Idempotency = "replay" }))
+	cus, pm := b.saved(paying)
+	pay := b.box.Ledger().Intents[0].Payments[0].ID
+	attrs := `{"data":{"attributes":{"amount":10000,"currency":"PHP","payment_method_allowed":["card"],"metadata":{"a":"\"amount\":1,\"livemode\":false"}}}}`
+	for _, tt := range []struct{ method, path, body, amount string }{
+		{"GET", "/v1/payments/" + pay, "", `"amount":10001,`},
+		{"GET", "/v1/payments", "", `"amount":10001,`},
+		{"POST", "/v1/refunds", `{"data":{"attributes":{"amount":100,"payment_id":"` + pay + `","reason":"others"}}}`, `"amount":101,`},
+		{"POST", "/v1/payment_intents", attrs, `"amount":10001,`},
+		{"POST", "/v1/payment_intents", attrs, `"amount":10001,`}, // the replay
+		{"GET", "/v1/customers/" + cus, "", ""},
+		{"GET", "/v1/payment_methods/" + pm, "", ""},
+		{"GET", "/v1/customers/" + cus + "/payment_methods", "", ""},
+		{"GET", "/v2/customers/" + cus + "/payment_methods", "", ""},
+	} {
+		for _, kind := range []FaultKind{WrongAmount, WrongLivemode} {
+			b.box.ClearFaults()
+			b.fault(Fault{Kind: kind})
+			resp, body, err := b.request(tt.method, tt.path, "sk_test_x", tt.body, "Idempotency-Key", "k"+tt.path)
+			if err != nil || resp.StatusCode != 200 {
+				t.Fatalf("%s %s: %v %s", tt.method, tt.path, err, body)
+			}
+			switch {
+			case kind == WrongAmount && !strings.Contains(string(body), tt.amount):
+				t.Errorf("%s %s: amount is right: %s", tt.method, tt.path, body)
+			case kind == WrongLivemode && !strings.Contains(string(body), `"livemode":true`) && !strings.Contains(string(body), `"live_mode":true`):
+				t.Errorf("%s %s: livemode is right: %s", tt.method, tt.path, body)
+			}
+			if tt.body == attrs && !strings.Contains(string(body), `{"a":"\"amount\":1,\"livemode\":false"}`) {
+				t.Errorf("metadata spoilt: %s", body)
+			}
+		}
+	}
+	for _, pi := range b.box.Ledger().Intents {
+		if pi.Amount != 10000 {
+			t.Errorf("the record is spoilt: %+v", pi)
+		}
+	}
+}
+
 func TestFaultRules(t *testing.T) {
 	t.Parallel()
 
+	t.Run("HitsOnlyWhereItMeansSomething", func(t *testing.T) {
+		t.Parallel()
+		b := setup(t)
+		b.fault(Fault{Kind: ExpireIntent, Times: 1})
+		pm := b.card(paying)
+		b.customer("maria@example.com", "+639170000001")
+		pi := b.intent()
+		b.attach(pi, pm)
+		b.retrieve(pi).want(t, "status", cancelled)
+	})
 	t.Run("MetadataMatches", func(t *testing.T) {
 		t.Parallel()
 		b := setup(t)
@@ -201,6 +255,21 @@ func TestFaultRules(t *testing.T) {
 		b.attach(b.intent(fields{"metadata": fields{"invoice": "in_1"}}), pm)
 		if status, _ := b.call("POST", "/v1/payment_intents", fields{"metadata": fields{"invoice": "in_2"}}); status != 500 {
 			t.Errorf("create: %d", status)
+		}
+	})
+	t.Run("MetadataIsFollowed", func(t *testing.T) {
+		t.Parallel()
+		b := setup(t)
+		_, got := b.attach(b.intent(fields{"metadata": fields{"invoice": "in_1"}}), b.card(paying))
+		pay := got.at("data.attributes.payments.0.id").String()
+		ref := b.ok("POST", "/v1/refunds", fields{"amount": 100, "payment_id": pay, "reason": "others"}).at("id").String()
+		cs := b.ok("POST", "/v1/checkout_sessions", fields{"payment_method_types": []string{"card"}, "metadata": fields{"invoice": "in_1"},
+			"line_items": []fields{{"name": "x", "amount": 25000, "currency": "PHP", "quantity": 1}}}).at("id").String()
+		b.fault(Fault{Kind: ErrorBefore, Metadata: map[string]string{"invoice": "in_1"}})
+		for _, path := range []string{"payments/" + pay, "refunds/" + ref, "checkout_sessions/" + cs} {
+			if status, _ := b.call("GET", "/v1/"+path, nil); status != 500 {
+				t.Errorf("%s: %d", path, status)
+			}
 		}
 	})
 	t.Run("NthAndTimes", func(t *testing.T) {
@@ -296,7 +365,8 @@ func TestFaultRules(t *testing.T) {
 			{Kind: "timeout"}, {Kind: NoFault}, {Kind: TimeoutAfter, Probability: 1.1}, {Kind: TimeoutAfter, Nth: -1},
 			{Kind: TimeoutAfter, Endpoint: "payment_intents.confirm"}, {Kind: Decline, Code: "x", Endpoint: "refunds.create"},
 			{Kind: Stale}, {Kind: LateAttach}, {Kind: Processing}, {Kind: Decline}, {Kind: ErrorAfter, Status: 404},
-			{Kind: Decline, Codes: map[string]int{"x": 0}},
+			{Kind: Decline, Codes: map[string]int{"x": 0}}, {Kind: WrongAmount, Endpoint: "customers.*"},
+			{Kind: ExpireIntent, Endpoint: "payment_intents.create"}, {Kind: WebhookLost, Endpoint: "payment_intents.attach"},
 		} {
 			if _, err := b.box.AddFault(f); err == nil {
 				t.Errorf("accepted: %+v", f)
@@ -319,7 +389,7 @@ func TestParseFault(t *testing.T) {
 	if string(encode(got)) != string(encode(want)) {
 		t.Errorf("got %s\nwant %s", encode(got), encode(want))
 	}
-	for _, bad := range []string{"", "nope", "delay=x", "delay,for=soon", "delay,for=1s,nth=x", "reset_after,colour=red"} {
+	for _, bad := range []string{"", "nope", "delay=x", "delay,for=soon", "delay,for=1s,nth=x", "reset_after=0", "reset_after,colour=red"} {
 		if f, err := ParseFault(bad); err == nil {
 			t.Errorf("%q gave %+v", bad, f)
 		}

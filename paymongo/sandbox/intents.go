@@ -16,6 +16,12 @@ const (
 	cancelled             = "cancelled"
 )
 
+// Outcomes of an attach that has not been executed.
+const (
+	atWork      = "at work"
+	notExecuted = "not executed"
+)
+
 // defaultOptions: "any" in output since 2023, "automatic" before.
 var defaultOptions = json.RawMessage(`{"card":{"request_three_d_secure":"any"}}`)
 
@@ -121,48 +127,59 @@ func retrieveIntent(c *call) answer {
 
 // attachIntent looks; execute acts. Between the two the acquirer is at work.
 func attachIntent(c *call) answer {
-	pi, a, found := c.intentCalled()
-	if !found {
+	a, refused := c.checkAttach()
+	if !refused {
+		a, refused = c.s.lookAtMethod(c.attached, c.attached.Attaches[c.attachedAt])
+	}
+	if !refused {
+		a, refused = c.s.lookAtIntent(c.attached)
+	}
+	if refused {
+		c.noteOutcome("refused: " + a.errs[0].Code)
 		return a
 	}
-	p := c.params()
-	methodID := p.text("payment_method")
-	returnURL := p.text("return_url")
-	pi.Attaches = append(pi.Attaches, &attach{
-		ReceivedAt: c.now, Method: methodID, IdempotencyKey: c.key, Fault: c.hits.String(), ReturnURL: returnURL,
-	})
-	index := len(pi.Attaches) - 1
-	if a, refused := c.lookAtAttach(p, pi, methodID); refused {
-		pi.Attaches[index].Outcome = "refused: " + a.errs[0].Code
-		return a
-	}
-	pi.Busy++
-	c.executes, c.executesAt = pi, index
+	c.attached.Busy++
+	c.executes = true
+	c.noteOutcome(atWork)
 	return answer{}
 }
 
-func (c *call) lookAtAttach(p params, pi *intent, methodID string) (answer, bool) {
-	if methodID == "" && len(*p.errs) == 0 {
+// checkAttach refuses an attach for what it says.
+func (c *call) checkAttach() (answer, bool) {
+	if _, a, found := c.intentCalled(); !found {
+		return a, true
+	}
+	p := c.params()
+	method := p.text("payment_method")
+	p.text("return_url")
+	if method == "" && len(*p.errs) == 0 {
 		// The unhelpful wording of OSSPhilippines/paymongo issue 21.
 		p.fail("payment_method", "parameter_blank", "The value for payment_method cannot be blank.")
 	}
-	if a, refused := p.refused(); refused {
-		return a, true
-	}
-	m := c.s.st.methods[methodID]
+	return p.refused()
+}
+
+// lookAtMethod refuses an attach whose method cannot pay this intent.
+func (s *Sandbox) lookAtMethod(pi *intent, at *attach) (answer, bool) {
+	m := s.st.methods[at.Method]
 	if m == nil || m.Removed {
-		return notFound("payment method", methodID), true
+		return notFound("payment method", at.Method), true
 	}
 	if !slices.Contains(pi.Allowed, m.Type) {
 		return refuse(400, "payment_method_not_allowed", "The payment method type "+m.Type+" is not allowed for this payment intent."), true
 	}
-	if m.Type != "card" && !p.has("return_url") {
+	if m.Type != "card" && at.ReturnURL == "" {
 		return refuse(400, "parameter_required", "return_url is required."), true
 	}
-	if pi.Busy > 0 && c.s.profile.SerialAttach {
+	return answer{}, false
+}
+
+// lookAtIntent refuses an attach for the state the intent is in.
+func (s *Sandbox) lookAtIntent(pi *intent) (answer, bool) {
+	if pi.Busy > 0 && s.profile.SerialAttach {
 		return refuse(400, "resource_processing_state", "The payment intent "+pi.ID+" is being processed."), true
 	}
-	return c.s.refuseState(pi, true)
+	return s.refuseState(pi, true)
 }
 
 // refuseState refuses an attach or a cancel that an intent's status does not
@@ -234,7 +251,12 @@ func cancelIntent(c *call) answer {
 }
 
 // change moves an intent to another status and keeps what it looked like.
+// What is paid stays paid: without SerialAttach a second attach may be
+// declined, or ask for the customer, after the first has paid.
 func (s *Sandbox) change(pi *intent, status string, now time.Time) {
+	if pi.Status == succeeded {
+		status = succeeded
+	}
 	pi.Before = &intentView{
 		Status: pi.Status, LastError: pi.LastError, NextAction: pi.NextAction,
 		Payments: len(pi.Payments), UpdatedAt: pi.UpdatedAt, Until: now,

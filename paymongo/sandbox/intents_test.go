@@ -193,6 +193,14 @@ func TestIntentStates(t *testing.T) {
 		b.box.Clock().Advance(time.Second)
 		b.retrieve(pi).want(t, "status", cancelled)
 	})
+	t.Run("HoldWithoutAnEnd", func(t *testing.T) {
+		t.Parallel()
+		b := setup(t, withProfile(func(p *Profile) { p.HoldLifetime = 0 }))
+		pi := b.intent(fields{"capture_type": "manual"})
+		b.attach(pi, b.card(paying))
+		b.box.Clock().Advance(365 * 24 * time.Hour)
+		b.retrieve(pi).want(t, "status", awaitingCapture)
+	})
 	t.Run("IntentExpires", func(t *testing.T) {
 		t.Parallel()
 		b := setup(t, withProfile(func(p *Profile) { p.IntentLifetime = Duration(time.Hour) }))
@@ -226,6 +234,9 @@ func TestIntentArguments(t *testing.T) {
 		{"AmountIsText", `{"amount":"10_000","currency":"PHP","payment_method_allowed":["card"]}`, "parameter_data_type_invalid", "amount should be an integer."}, // recorded 2020
 		{"AmountIsAFloat", `{"amount":100.0,"currency":"PHP","payment_method_allowed":["card"]}`, "parameter_data_type_invalid", "amount should be an integer."},
 		{"AmountHasAnExponent", `{"amount":1e5,"currency":"PHP","payment_method_allowed":["card"]}`, "parameter_data_type_invalid", "amount should be an integer."},
+		{"AmountIsEndless", `{"amount":` + strings.Repeat("9", 1000) + `,"currency":"PHP","payment_method_allowed":["card"]}`, "parameter_above_maximum", "The value for amount cannot be greater than 999999999."},
+		{"AmountIsAnEndlessFloat", `{"amount":` + strings.Repeat("9", 1000) + `.5,"currency":"PHP","payment_method_allowed":["card"]}`, "parameter_data_type_invalid", "amount should be an integer."},
+		{"AmountIsNegative", `{"amount":-92233720368547758080,"currency":"PHP","payment_method_allowed":["card"]}`, "parameter_below_minimum", "The minimum value for the amount is 2000."},
 		{"AmountOverflows", `{"amount":92233720368547758080,"currency":"PHP","payment_method_allowed":["card"]}`, "parameter_above_maximum", "The value for amount cannot be greater than 999999999."},
 		{"AmountTooSmall", `{"amount":1999,"currency":"PHP","payment_method_allowed":["card"]}`, "parameter_below_minimum", "The minimum value for the amount is 2000."},
 		{"AmountMissing", `{"currency":"PHP","payment_method_allowed":["card"]}`, "parameter_required", "amount is required."},

@@ -31,7 +31,8 @@ type LedgerAttach struct {
 	OffSession     bool      `json:"off_session"`
 	Fault          string    `json:"fault,omitempty"` // what was done to the call
 	// Outcome is "paid", "held", "needs_action", "processing", "late",
-	// "declined: CODE", "refused: CODE" or "not executed".
+	// "declined: CODE", "refused: CODE", "replayed" (to its Idempotency-Key),
+	// "at work" (the acquirer is being asked) or "not executed".
 	Outcome string `json:"outcome"`
 	Payment string `json:"payment,omitempty"`
 }
@@ -192,14 +193,15 @@ func (s *Sandbox) Summary(key string) Summary {
 
 // Counters tell how much has happened.
 type Counters struct {
-	Requests          int64 `json:"requests"`
+	Requests          int64 `json:"requests"`   // with a key that is accepted
 	Deliveries        int64 `json:"deliveries"` // tries, also those that failed
 	DeliveriesFailed  int64 `json:"deliveries_failed"`
 	WebhooksLost      int64 `json:"webhooks_lost"`      // to a fault
 	WebhooksExhausted int64 `json:"webhooks_exhausted"` // events whose tries were used up
+	WebhooksDropped   int64 `json:"webhooks_dropped"`   // too many waited
 }
 
-// Counters returns the counts since the start, or since the state began.
+// Counters returns the counts since the state began or was reset.
 func (s *Sandbox) Counters() Counters {
 	s.mu.Lock()
 	defer s.mu.Unlock()

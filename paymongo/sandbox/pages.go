@@ -44,7 +44,10 @@ func (p htmlPage) show(w http.ResponseWriter, status int) {
 	_ = pageTemplate.Execute(w, p) // the browser may have gone
 }
 
-var gonePage = htmlPage{Title: "Nothing to do here", Text: "This page is used up, expired, or never was."}
+var (
+	gonePage = htmlPage{Title: "Nothing to do here", Text: "This page is used up, expired, or never was."}
+	donePage = htmlPage{Title: "Done", Text: "The merchant gave no address to return to. You may close this page."}
+)
 
 func pesos(centavos int64) string {
 	return fmt.Sprintf("PHP %d.%02d", centavos/100, centavos%100)
@@ -77,21 +80,30 @@ func (s *Sandbox) pressSource(w http.ResponseWriter, r *http.Request) {
 		htmlPage{Title: "Press a button", Text: "Go back and press one of the two."}.show(w, http.StatusBadRequest)
 		return
 	}
-	now := s.clock.Now()
+	target, page, status := s.answerSource(id, press == "authorize")
+	sendCustomer(w, r, target, page, status)
+}
+
+// answerSource takes a press on the 3DS page.
+func (s *Sandbox) answerSource(id string, authorised bool) (target string, page htmlPage, status int) {
 	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := s.clock.Now()
 	s.catchUp(now)
 	pi := s.st.sources[id]
-	if pi == nil {
-		s.mu.Unlock()
-		gonePage.show(w, http.StatusNotFound)
-		return
+	if pi == nil || s.shut {
+		return "", gonePage, http.StatusNotFound
 	}
-	target := pi.NextAction.Redirect.ReturnURL
-	s.queue(s.customerAnswered(pi, press == "authorize", now), now)
+	target = pi.NextAction.Redirect.ReturnURL
+	s.queue(s.customerAnswered(pi, authorised, now), now)
 	s.dirty = true
-	s.mu.Unlock()
+	return target, donePage, http.StatusOK
+}
+
+// sendCustomer sends the browser on, or shows a page when there is no target.
+func sendCustomer(w http.ResponseWriter, r *http.Request, target string, page htmlPage, status int) {
 	if target == "" {
-		htmlPage{Title: "Done", Text: "The merchant gave no address to return to. You may close this page."}.show(w, http.StatusOK)
+		page.show(w, status)
 		return
 	}
 	http.Redirect(w, r, target, http.StatusSeeOther)
@@ -127,39 +139,44 @@ var checkoutCards = map[string]string{"pay": "4343434343434345", "three_ds": "41
 
 func (s *Sandbox) pressCheckout(w http.ResponseWriter, r *http.Request) {
 	r.Body = http.MaxBytesReader(w, r.Body, 64<<10)
-	id, press := r.FormValue("id"), r.PostFormValue("press")
-	now := s.clock.Now()
+	target, page, status := s.answerCheckout(r.FormValue("id"), r.PostFormValue("press"), baseURL(r))
+	sendCustomer(w, r, target, page, status)
+}
+
+// answerCheckout takes a press on the checkout page.
+func (s *Sandbox) answerCheckout(id, press, base string) (target string, page htmlPage, status int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	now := s.clock.Now()
 	s.catchUp(now)
 	cs := s.st.checkouts[id]
-	if cs == nil || cs.Status != "active" || cs.PaidAt != nil {
-		gonePage.show(w, http.StatusNotFound)
-		return
+	if cs == nil || cs.Status != "active" || cs.PaidAt != nil || s.shut {
+		return "", gonePage, http.StatusNotFound
 	}
-	target := cs.SuccessURL
+	back := cs.SuccessURL
 	if press == "cancel" {
-		target = cs.CancelURL
+		back = cs.CancelURL
 	} else {
 		number, known := checkoutCards[press]
-		if _, refused := s.refuseState(s.st.intents[cs.Intent], true); refused || !known {
-			htmlPage{Title: "Not now", Text: "Press one of the buttons, and only once."}.show(w, http.StatusBadRequest)
-			return
+		pi := s.st.intents[cs.Intent]
+		if _, refused := s.lookAtIntent(pi); refused || !known {
+			return "", htmlPage{Title: "Not now", Text: "Press one of the buttons, and only once."}, http.StatusBadRequest
 		}
-		out := s.payCheckout(cs, number, "http://"+r.Host, now)
+		if err := s.full(); err != nil {
+			return "", htmlPage{Title: "Full", Text: err.Error()}, http.StatusServiceUnavailable
+		}
+		out := s.payCheckout(cs, number, base, now)
 		s.queue(out.events, now)
 		s.dirty = true
 		if out.refusal.status != 0 {
-			htmlPage{Title: "Declined", Text: out.refusal.errs[0].Detail + " Go back and try another card."}.show(w, http.StatusOK)
-			return
+			return "", htmlPage{Title: "Declined", Text: out.refusal.errs[0].Detail + " Go back and try another card."}, http.StatusOK
 		}
-		if action := s.st.intents[cs.Intent].NextAction; action != nil {
-			target = &action.Redirect.URL
+		if pi.NextAction != nil {
+			back = &pi.NextAction.Redirect.URL
 		}
 	}
-	if target == nil {
-		htmlPage{Title: "Done", Text: "The merchant gave no address to return to. You may close this page."}.show(w, http.StatusOK)
-		return
+	if back == nil {
+		return "", donePage, http.StatusOK
 	}
-	http.Redirect(w, r, *target, http.StatusSeeOther)
+	return *back, page, http.StatusOK
 }

@@ -14,8 +14,9 @@ type Profile struct {
 	// there: "allowed", "not_allowed" (403 organization_not_allowed) or
 	// "three_ds" (awaiting_next_action). An attach counts as off-session when
 	// the card was saved by an earlier payment, no fresh CVC was given since
-	// its last use, and the attach carries no return_url. No source documents
-	// an off-session attach; PayMongo's pages disagree whether it is allowed.
+	// its last use, and the attach comes with a secret key and no return_url.
+	// No source documents an off-session attach; PayMongo's pages disagree
+	// whether it is allowed.
 	OffSession string `json:"off_session"`
 
 	// CVCRequired declines a saved card without a fresh CVC as cvc_invalid.
@@ -75,8 +76,8 @@ type Profile struct {
 	RateLimit int `json:"rate_limit"`
 
 	// How long things take, on the sandbox's clock. Zero is at once for
-	// AcquirerLatency (which is real time) and RefundDelay, never for
-	// IntentLifetime and ActionLifetime.
+	// AcquirerLatency (which is real time) and RefundDelay, never for the
+	// lifetimes.
 	AcquirerLatency Duration `json:"acquirer_latency"`
 	RefundDelay     Duration `json:"refund_delay"`
 	HoldLifetime    Duration `json:"hold_lifetime"`   // 7 days

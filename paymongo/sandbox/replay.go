@@ -11,10 +11,11 @@ import (
 // Access only with Sandbox.mu held.
 type replayBook struct {
 	entries map[string]*replayEntry
-	order   []string // oldest first
+	order   []*replayEntry // oldest first
 }
 
 type replayEntry struct {
+	key    string
 	op     string
 	body   uint64
 	at     time.Time
@@ -41,16 +42,17 @@ func (s *Sandbox) replay(c *call) (answer, bool) {
 	if !s.keyed(c) {
 		return answer{}, false
 	}
-	scope := c.op.name + " " + c.id
-	body := fnv.New64a()
-	_, _ = body.Write(c.body)
+	hash := fnv.New64a()
+	_, _ = hash.Write(c.body) // a hash never fails
+	scope, body := c.op.name+" "+c.id, hash.Sum64()
 	e := s.replays.entries[c.key]
 	if e == nil || c.now.Sub(e.at) >= replayLifetime {
-		s.replays.open(c.key, &replayEntry{op: scope, body: body.Sum64(), at: c.now})
+		c.entry = &replayEntry{key: c.key, op: scope, body: body, at: c.now}
+		s.replays.open(c.entry)
 		return answer{}, false
 	}
 	switch {
-	case e.op != scope || e.body != body.Sum64() && s.profile.IdempotencyMismatch == "refuse":
+	case e.op != scope || e.body != body && s.profile.IdempotencyMismatch == "refuse":
 		return refuse(400, "parameter_invalid", "The Idempotency-Key was used before with different parameters."), true
 	case e.done:
 		return answer{status: e.status, raw: e.answer}, true
@@ -60,37 +62,35 @@ func (s *Sandbox) replay(c *call) (answer, bool) {
 	return answer{}, false
 }
 
-func (b *replayBook) open(key string, e *replayEntry) {
-	if _, known := b.entries[key]; !known {
-		b.order = append(b.order, key)
-		if len(b.order) > maxReplays {
-			delete(b.entries, b.order[0])
-			b.order = b.order[1:]
-		}
+func (b *replayBook) open(e *replayEntry) {
+	b.entries[e.key] = e
+	b.order = append(b.order, e)
+	if len(b.order) > maxReplays {
+		b.close(b.order[0])
+		b.order[0] = nil
+		b.order = b.order[1:]
 	}
-	b.entries[key] = e
 }
 
-// remember stores the outcome. A refused request (validation, a collision)
-// leaves nothing, so it can be repeated. Called with mu held.
+// close forgets an entry, unless another one has taken its key.
+func (b *replayBook) close(e *replayEntry) {
+	if b.entries[e.key] == e {
+		delete(b.entries, e.key)
+	}
+}
+
+// remember stores the outcome of the call that opened the entry; one that ran
+// beside it stores nothing. A refused request (validation, a collision) leaves
+// nothing either, so it can be repeated. Called with mu held.
 func (s *Sandbox) remember(c *call, a answer) {
-	if !s.keyed(c) {
-		return
-	}
-	e := s.replays.entries[c.key]
-	if e != nil && e.done {
-		return
-	}
-	validation := a.status == 413 || a.status == 409 || len(a.errs) > 0 && strings.HasPrefix(a.errs[0].Code, "parameter_")
-	if a.status != 200 && (validation || s.profile.Idempotency != "replay_failures") {
-		delete(s.replays.entries, c.key)
-		return
-	}
+	e := c.entry
 	if e == nil {
-		body := fnv.New64a()
-		_, _ = body.Write(c.body)
-		e = &replayEntry{op: c.op.name + " " + c.id, body: body.Sum64(), at: c.now}
-		s.replays.open(c.key, e)
+		return
+	}
+	refused := len(a.errs) > 0 && (strings.HasPrefix(a.errs[0].Code, "parameter_") || a.errs[0].Code == "resource_processing_state")
+	if a.status != 200 && (refused || s.profile.Idempotency != "replay_failures") {
+		s.replays.close(e)
+		return
 	}
 	e.done, e.status, e.answer = true, a.status, a.bytes()
 }

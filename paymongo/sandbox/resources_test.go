@@ -43,6 +43,9 @@ func TestCustomers(t *testing.T) {
 		if status, _ := b.call("PATCH", "/v1/customers/"+other, fields{"email": "maria@example.com"}); status != 400 {
 			t.Errorf("update to a taken e-mail: %d", status)
 		}
+		if status, _ := b.call("PATCH", "/v1/customers/"+other, fields{"email": "Jose <jose@example.com>"}); status != 400 {
+			t.Errorf("an e-mail with a name: %d", status)
+		}
 		b.ok("PATCH", "/v1/customers/"+other, fields{"email": "jose@example.com"}) // its own is no duplicate
 	})
 	t.Run("MissingAndWrongArguments", func(t *testing.T) {
@@ -287,6 +290,14 @@ func TestCheckoutSession(t *testing.T) {
 	if n := b.box.Summary("invoice").PaidByValue["in_7"]; n != 1 {
 		t.Errorf("paid %d times", n)
 	}
+
+	attrs["payment_method_types"] = []string{"gcash"}
+	cs = b.ok("POST", "/v1/checkout_sessions", attrs)
+	pi := cs.at("attributes.payment_intent.id").String()
+	b.ok("POST", "/v1/payment_intents/"+pi+"/attach", fields{"return_url": "https://shop.example",
+		"payment_method": b.ok("POST", "/v1/payment_methods", fields{"type": "gcash"}).at("id").String()})
+	b.press(b.retrieve(pi), "authorize")
+	b.ok("GET", "/v1/checkout_sessions/"+cs.at("id").String(), nil).want(t, "attributes.payment_method_used", "gcash")
 
 	cs = b.ok("POST", "/v1/checkout_sessions", attrs)
 	path := "/v1/checkout_sessions/" + cs.at("id").String()

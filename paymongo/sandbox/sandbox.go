@@ -29,10 +29,10 @@ type Options struct {
 	// Keys that are accepted, sk_test_ and pk_test_. Empty accepts every well
 	// formed test key. Live keys never are.
 	Keys []string
-	// MaxRecords bounds the memory: customers, methods, intents, payments,
-	// refunds, endpoints and checkouts together. Beyond it creating answers
-	// 503: a ledger that forgets would be no oracle. Zero is 4,000,000, about
-	// 3 GiB.
+	// MaxRecords bounds the memory: customers, methods, intents, attaches,
+	// payments, refunds, endpoints and checkouts together. Beyond it creating
+	// and attaching answer 503: a ledger that forgets would be no oracle. Zero
+	// is 4,000,000, about 3 GiB.
 	MaxRecords int
 	// Hang is how long a timed-out call is held open when the caller does not
 	// give up first. Zero is a minute.
@@ -46,8 +46,9 @@ type Options struct {
 	WebhookWorkers int
 	// StateFile keeps the state over a restart: read by New if it exists,
 	// written every two seconds when something changed, and by Close. A kill
-	// may cost the last two seconds. What Idempotency-Keys have stored is not
-	// kept.
+	// may cost the last two seconds. The seed, profile, faults and clock of the
+	// file hold unless these options say otherwise; faults given here replace
+	// those of the file. What Idempotency-Keys have stored is not kept.
 	StateFile string
 	// Logger gets one line a request and a delivery. nil logs nothing.
 	Logger *slog.Logger
@@ -72,11 +73,13 @@ type Sandbox struct {
 	faults  faultBook
 	replays replayBook
 	limiter secondCounter
-	dirty   bool
+	dirty   bool // the state file is behind
+	shut    bool // Close has begun
 
 	wake    chan struct{}
 	done    chan struct{}
-	running sync.WaitGroup
+	running sync.WaitGroup // the sandbox's own goroutines
+	working sync.WaitGroup // calls at their effect; added to with mu held and shut false
 	closed  sync.Once
 }
 
@@ -90,7 +93,10 @@ func New(opts Options) (*Sandbox, error) {
 			return nil, errors.New("sandbox: keys must be test keys: sk_test_ or pk_test_ and what follows")
 		}
 	}
-	if opts.WebhookTimeScale < 0 || opts.MaxRecords < 0 || opts.Hang < 0 || opts.WebhookTimeout < 0 || opts.WebhookWorkers < 0 {
+	if opts.WebhookTimeScale != 0 && !(opts.WebhookTimeScale >= 1e-6 && opts.WebhookTimeScale <= 1e9) {
+		return nil, errors.New("sandbox: the webhooks' time scale must be between 0.000001 and 1000000000")
+	}
+	if opts.MaxRecords < 0 || opts.Hang < 0 || opts.WebhookTimeout < 0 || opts.WebhookWorkers < 0 {
 		return nil, errors.New("sandbox: an option is negative")
 	}
 	opts.MaxRecords = cmp.Or(opts.MaxRecords, 4_000_000)
@@ -98,36 +104,45 @@ func New(opts Options) (*Sandbox, error) {
 	opts.WebhookTimeScale = cmp.Or(opts.WebhookTimeScale, 1)
 	opts.WebhookTimeout = cmp.Or(opts.WebhookTimeout, 30*time.Second)
 	opts.WebhookWorkers = cmp.Or(opts.WebhookWorkers, 4)
-	for opts.Seed == 0 {
-		opts.Seed = rand.Uint64()
-	}
 
 	s := &Sandbox{
 		opts:    opts,
 		log:     opts.Logger,
 		profile: DefaultProfile(),
-		pcg:     rand.NewPCG(opts.Seed, 0),
 		wake:    make(chan struct{}, 1),
 		done:    make(chan struct{}),
 	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
-	s.rng = rand.New(s.pcg)
 	factor := 1.0
 	if opts.StopClock {
 		factor = 0
 	}
-	s.clock = newClock(opts.Start, factor, s.poke)
+	s.clock = newClock(opts.Start, factor, s.clockMoved)
 	s.replays.reset()
-	s.faults.seed = opts.Seed
+	saved, err := s.readState()
+	if err != nil {
+		return nil, err
+	}
+	if s.opts.Seed == 0 && saved != nil {
+		s.opts.Seed = saved.Seed
+	}
+	for s.opts.Seed == 0 {
+		s.opts.Seed = rand.Uint64()
+	}
+	s.pcg = rand.NewPCG(s.opts.Seed, 0)
+	s.rng = rand.New(s.pcg)
+	s.faults.seed = s.opts.Seed
 	s.st = newStore()
 	s.st.OrganizationID = s.newID("org_")
+	if saved != nil {
+		if err := s.restore(saved); err != nil {
+			return nil, fmt.Errorf("sandbox: state file %s: %w; move it away to start anew", opts.StateFile, err)
+		}
+	}
 	if opts.Profile != nil {
 		s.profile = *opts.Profile
-	}
-	if err := s.load(); err != nil {
-		return nil, err
 	}
 	if err := s.profile.validate(); err != nil {
 		return nil, err
@@ -136,6 +151,9 @@ func New(opts Options) (*Sandbox, error) {
 		if _, err := s.AddFault(f); err != nil {
 			return nil, err
 		}
+	}
+	if saved != nil {
+		s.faults.recount(saved.Faults)
 	}
 	s.post = newPostman(s)
 	s.api = s.apiRoutes()
@@ -157,12 +175,18 @@ func (s *Sandbox) Seed() uint64 { return s.opts.Seed }
 func (s *Sandbox) Clock() *Clock { return s.clock }
 
 // Close stops the clock and the deliveries and writes the state file, if there
-// is one. Calls that hang are let go. A second Close does nothing.
+// is one. Calls that hang are let go, attaches at work are executed, and what
+// comes later is answered 503. The ledger stays readable. A second Close does
+// nothing.
 func (s *Sandbox) Close() error {
 	var err error
 	s.closed.Do(func() {
+		s.mu.Lock()
+		s.shut = true
+		s.mu.Unlock()
 		close(s.done)
 		s.running.Wait()
+		s.working.Wait()
 		s.post.close()
 		err = s.save()
 	})
@@ -226,6 +250,14 @@ func (s *Sandbox) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	default:
 		s.api.ServeHTTP(w, r)
 	}
+}
+
+// clockMoved is told of every change of the clock.
+func (s *Sandbox) clockMoved() {
+	s.mu.Lock()
+	s.dirty = true
+	s.mu.Unlock()
+	s.poke()
 }
 
 // newID makes an id the way PayMongo's look. Called with mu held, or by New.

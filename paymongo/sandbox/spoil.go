@@ -1,11 +1,14 @@
 package sandbox
 
 import (
+	"bytes"
 	"fmt"
 	"log/slog"
 	"math"
 	"net"
 	"net/http"
+	"regexp"
+	"slices"
 	"strconv"
 	"time"
 )
@@ -13,21 +16,16 @@ import (
 // before plays the faults that come before the effect. It tells whether the
 // call ends here, and with which status (0: no answer).
 func (s *Sandbox) before(w http.ResponseWriter, c *call) (done bool, status int) {
-	if c.hits.delay > 0 && c.op.name != "payment_intents.attach" {
-		// An attach waits later, between its look and its execution.
+	f := c.hits.spoil
+	ends := f != nil && faultKinds[f.Kind] == stageBefore
+	if c.hits.delay > 0 && (ends || c.op.name != attachOperation) {
+		// An attach that goes on waits later, between its look and its execution.
 		s.pause(c.hits.delay, c.r.Context().Done())
 	}
-	f := c.hits.spoil
-	if f == nil || faultKinds[f.Kind] != stageBefore {
+	if !ends {
 		return false, 0
 	}
-	s.mu.Lock()
-	s.noteUnexecuted(c)
-	if f.Kind == ErrorBefore {
-		// PayMongo's reference: the first outcome is stored, failures too.
-		s.remember(c, serverError(f))
-	}
-	s.mu.Unlock()
+	s.undone(c, f)
 	switch f.Kind {
 	case TimeoutBefore:
 		s.hang(w, c.r)
@@ -43,15 +41,40 @@ func (s *Sandbox) before(w http.ResponseWriter, c *call) (done bool, status int)
 	return true, status
 }
 
-// after sends the answer, spoilt if a fault says so, and then the events.
-func (s *Sandbox) after(w http.ResponseWriter, c *call, a answer) (status int) {
-	early, late := s.sortEvents(c)
-	s.post.deliverNow(early)
-	defer s.post.send(late)
+// undone books a call that ends before its effect.
+func (s *Sandbox) undone(c *call, f *Fault) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.shut {
+		return
+	}
+	s.dirty = true
+	c.now = s.clock.Now()
+	switch f.Kind {
+	case ErrorBefore:
+		// PayMongo's reference: the first outcome is stored, failures too.
+		if _, replayed := s.replay(c); !replayed {
+			s.remember(c, serverError(f))
+		}
+	case LateAttach:
+		s.postpone(c, time.Duration(f.For))
+	}
+}
 
+// after sends the answer, spoilt if a fault says so, and then the late events.
+func (s *Sandbox) after(w http.ResponseWriter, c *call, a answer, early, late []*delivery) (status int) {
+	s.post.deliverNow(early)
 	f := c.hits.spoil
 	if f == nil {
+		defer s.sendLater(late)
 		return write(w, a)
+	}
+	switch f.Kind {
+	case TimeoutAfter, ResetAfter, CutBody:
+		// There is no whole answer to come behind.
+		s.sendLater(late)
+	default:
+		defer s.sendLater(late)
 	}
 	switch f.Kind {
 	case TimeoutAfter:
@@ -77,33 +100,24 @@ func (s *Sandbox) after(w http.ResponseWriter, c *call, a answer) (status int) {
 	return 0
 }
 
-// lie changes the answer, never the record.
+// lie changes the answer, never the record. It works on the bytes, so that
+// every resource, list and replay lies alike; quotes inside strings are
+// escaped and cannot match.
 func (a answer) lie(kind FaultKind) answer {
-	data, ok := a.doc.(wireData)
-	if !ok {
-		return a
+	body := a.bytes()
+	if kind == WrongLivemode {
+		body = bytes.ReplaceAll(body, []byte(`"livemode":false`), []byte(`"livemode":true`))
+		body = bytes.ReplaceAll(body, []byte(`"live_mode":false`), []byte(`"live_mode":true`))
+		return answer{status: a.status, raw: body}
 	}
-	res, ok := data.Data.(wireResource)
-	if !ok {
-		return a
+	if at := amountOnWire.FindSubmatchIndex(body); at != nil {
+		amount, _ := strconv.ParseInt(string(body[at[2]:at[3]]), 10, 64) // we wrote it
+		body = slices.Concat(body[:at[2]], strconv.AppendInt(nil, amount+1, 10), body[at[3]:])
 	}
-	switch at := res.Attributes.(type) {
-	case wireIntent:
-		if kind == WrongAmount {
-			at.Amount++
-		}
-		at.Livemode = kind == WrongLivemode
-		res.Attributes = at
-	case wirePayment:
-		if kind == WrongAmount {
-			at.Amount++
-		}
-		at.Livemode = kind == WrongLivemode
-		res.Attributes = at
-	}
-	a.doc = wireData{res}
-	return a
+	return answer{status: a.status, raw: body}
 }
+
+var amountOnWire = regexp.MustCompile(`"amount":([0-9]+)`)
 
 // hang holds the connection open without a byte, then breaks it.
 func (s *Sandbox) hang(w http.ResponseWriter, r *http.Request) {
@@ -118,7 +132,7 @@ func reset(w http.ResponseWriter) {
 		panic(http.ErrAbortHandler) // HTTP/2: the next best thing
 	}
 	if tcp, ok := conn.(*net.TCPConn); ok {
-		_ = tcp.SetLinger(0) // Close sends the RST all the same or not at all
+		_ = tcp.SetLinger(0) // without it Close says goodbye with a FIN; a dead connection has no option to set
 	}
 	_ = conn.Close()
 }
@@ -186,7 +200,7 @@ func (l *secondCounter) over(now time.Time, limit int) bool {
 		return false
 	}
 	second := now.Unix()
-	if second < l.blocked {
+	if second < l.blocked && second >= l.blocked-60 { // not when the clock was set back
 		return true
 	}
 	if second != l.second {

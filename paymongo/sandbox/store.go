@@ -1,8 +1,13 @@
 package sandbox
 
 import (
+	"container/heap"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"math/rand/v2"
+	"slices"
+	"strings"
 	"time"
 )
 
@@ -23,6 +28,9 @@ type store struct {
 	HeldBack  []*delivery // to be overtaken by the next event
 	TimerSeq  uint64
 	Counters  Counters
+
+	attaches int // of all intents
+	putOff   int // timers that are deliveries
 
 	customers map[string]*customer
 	methods   map[string]*method
@@ -123,6 +131,7 @@ type attach struct {
 	Outcome        string
 	Payment        string
 	ReturnURL      string
+	Public         bool // came with a public key: the customer is there
 	OffSession     bool
 }
 
@@ -203,72 +212,184 @@ type event struct {
 	CreatedAt time.Time
 }
 
-// newStore makes an empty store; index builds its maps, also after a load.
 func newStore() *store {
 	st := &store{}
-	st.index()
+	if err := st.index(); err != nil {
+		panic(err) // an empty store has nothing wrong with it
+	}
 	return st
 }
 
-func (st *store) index() {
-	st.customers = make(map[string]*customer, len(st.Customers))
+// addAttach keeps an attach and returns its place.
+func (st *store) addAttach(pi *intent, at *attach) int {
+	pi.Attaches = append(pi.Attaches, at)
+	st.attaches++
+	return len(pi.Attaches) - 1
+}
+
+// index builds the maps and the links between records, also after a load. It
+// fails on what would make a later call panic: a state file may have been
+// edited, or cut.
+func (st *store) index() error {
+	var err error
+	st.customers = byID(&err, "customer", "cus_", st.Customers, func(c *customer) string { return c.ID })
+	st.methods = byID(&err, "payment method", "pm_", st.Methods, func(m *method) string { return m.ID })
+	st.intents = byID(&err, "intent", "pi_", st.Intents, func(pi *intent) string { return pi.ID })
+	st.payments = byID(&err, "payment", "pay_", st.Payments, func(p *payment) string { return p.ID })
+	st.refunds = byID(&err, "refund", "ref_", st.Refunds, func(r *refund) string { return r.ID })
+	st.hooks = byID(&err, "webhook", "hook_", st.Hooks, func(h *hook) string { return h.ID })
+	st.checkouts = byID(&err, "checkout", "cs_", st.Checkouts, func(cs *checkout) string { return cs.ID })
+	st.events = byID(&err, "event", "evt_", st.Events, func(e *event) string { return e.ID })
+	if err != nil {
+		return err
+	}
+	for _, step := range []func() error{st.indexMethods, st.indexCustomers, st.indexPayments, st.indexIntents, st.indexTimers} {
+		if err := step(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func byID[T any](err *error, kind, prefix string, list []*T, id func(*T) string) map[string]*T {
+	out := make(map[string]*T, len(list))
+	for i, record := range list {
+		switch {
+		case *err != nil:
+		case record == nil:
+			*err = fmt.Errorf("%s %d is null", kind, i)
+		case !strings.HasPrefix(id(record), prefix):
+			*err = fmt.Errorf("%s %d has the id %q", kind, i, id(record))
+		case out[id(record)] != nil:
+			*err = fmt.Errorf("%s %s is there twice", kind, id(record))
+		default:
+			out[id(record)] = record
+		}
+	}
+	return out
+}
+
+func (st *store) indexMethods() error {
+	for _, m := range st.Methods {
+		if _, known := testCards[m.Number]; m.Type == "card" && !known {
+			return fmt.Errorf("payment method %s has no test card", m.ID)
+		}
+	}
+	return nil
+}
+
+func (st *store) indexCustomers() error {
 	st.emails = make(map[string]*customer, len(st.Customers))
 	st.phones = make(map[string]*customer, len(st.Customers))
-	for _, c := range st.Customers {
-		st.customers[c.ID] = c
-		if c.Deleted {
-			continue
+	for i, c := range st.Customers {
+		c.Index = i
+		for _, sv := range c.Saved {
+			if sv == nil || st.methods[sv.Method] == nil || st.methods[sv.Method].Type != "card" {
+				return fmt.Errorf("customer %s has saved what is no card", c.ID)
+			}
 		}
-		st.emails[c.Email] = c
-		if c.Phone != nil {
-			st.phones[*c.Phone] = c
+		if !c.Deleted {
+			st.claimContact(c)
 		}
 	}
-	st.methods = make(map[string]*method, len(st.Methods))
-	for _, m := range st.Methods {
-		st.methods[m.ID] = m
+	return nil
+}
+
+func (st *store) indexPayments() error {
+	for _, pi := range st.Intents {
+		pi.Payments = nil
 	}
-	st.payments = make(map[string]*payment, len(st.Payments))
-	for _, p := range st.Payments {
-		st.payments[p.ID] = p
-		p.Refunds = nil
+	for i, p := range st.Payments {
+		pi := st.intents[p.Intent]
+		if pi == nil {
+			return fmt.Errorf("payment %s is of the unknown intent %q", p.ID, p.Intent)
+		}
+		if st.methods[p.Method] == nil {
+			return fmt.Errorf("payment %s is of the unknown payment method %q", p.ID, p.Method)
+		}
+		p.Index, p.Refunds = i, nil
+		pi.Payments = append(pi.Payments, p)
 	}
-	st.refunds = make(map[string]*refund, len(st.Refunds))
-	for _, r := range st.Refunds {
-		st.refunds[r.ID] = r
+	for i, r := range st.Refunds {
 		p := st.payments[r.Payment]
+		if p == nil {
+			return fmt.Errorf("refund %s is of the unknown payment %q", r.ID, r.Payment)
+		}
+		r.Index = i
 		p.Refunds = append(p.Refunds, r)
 	}
-	st.intents = make(map[string]*intent, len(st.Intents))
+	for _, cs := range st.Checkouts {
+		if st.intents[cs.Intent] == nil {
+			return fmt.Errorf("checkout %s is of the unknown intent %q", cs.ID, cs.Intent)
+		}
+	}
+	return nil
+}
+
+func (st *store) indexIntents() error {
 	st.sources = map[string]*intent{}
+	st.attaches = 0
 	for _, pi := range st.Intents {
-		st.intents[pi.ID] = pi
-		pi.Payments = nil
+		st.attaches += len(pi.Attaches)
+		if slices.Contains(pi.Attaches, nil) {
+			return fmt.Errorf("intent %s has an attach that is null", pi.ID)
+		}
+		for _, at := range pi.Attaches {
+			if at.Outcome == atWork {
+				at.Outcome = notExecuted // the acquirer's answer went with the process
+			}
+		}
+		if pi.Before != nil && (pi.Before.Payments < 0 || pi.Before.Payments > len(pi.Payments)) {
+			return fmt.Errorf("intent %s had more payments than it has", pi.ID)
+		}
+		if pi.Status == awaitingNextAction || pi.Status == processing || pi.Status == awaitingCapture || pi.Source != "" {
+			if !st.canExecute(pi, pi.Pending) {
+				return fmt.Errorf("intent %s is %s without an attach of a known method", pi.ID, pi.Status)
+			}
+		}
 		if pi.Source != "" {
+			if pi.NextAction == nil {
+				return fmt.Errorf("intent %s has a 3DS page and no next action", pi.ID)
+			}
 			st.sources[pi.Source] = pi
 		}
 	}
-	for _, p := range st.Payments {
-		pi := st.intents[p.Intent]
-		pi.Payments = append(pi.Payments, p)
+	return nil
+}
+
+// canExecute tells whether an attach is there, and its method too.
+func (st *store) canExecute(pi *intent, index int) bool {
+	return index >= 0 && index < len(pi.Attaches) && st.methods[pi.Attaches[index].Method] != nil
+}
+
+func (st *store) indexTimers() error {
+	st.putOff = 0
+	for _, t := range st.Timers {
+		if t == nil {
+			return errors.New("a timer is null")
+		}
+		pi := st.intents[t.ID]
+		switch {
+		case t.Kind == timerSettle && pi != nil && !st.canExecute(pi, t.N):
+			return fmt.Errorf("a timer settles an attach that intent %s does not have", t.ID)
+		case t.Kind == timerLateAttach && pi != nil && (t.N < 0 || t.N >= len(pi.Attaches)):
+			return fmt.Errorf("a timer executes an attach that intent %s does not have", t.ID)
+		case (t.Kind == timerDeliver) != (t.Delivery != nil):
+			return errors.New("a timer delivers nothing")
+		case t.Delivery != nil:
+			st.putOff++
+		}
 	}
-	st.hooks = make(map[string]*hook, len(st.Hooks))
-	for _, h := range st.Hooks {
-		st.hooks[h.ID] = h
+	heap.Init(&st.Timers)
+	if slices.Contains(st.HeldBack, nil) {
+		return errors.New("a delivery that is held back is null")
 	}
-	st.checkouts = make(map[string]*checkout, len(st.Checkouts))
-	for _, cs := range st.Checkouts {
-		st.checkouts[cs.ID] = cs
-	}
-	st.events = make(map[string]*event, len(st.Events))
-	for _, e := range st.Events {
-		st.events[e.ID] = e
-	}
+	return nil
 }
 
 // records counts what the limit of Options.MaxRecords is about.
 func (st *store) records() int {
-	return len(st.Customers) + len(st.Methods) + len(st.Intents) + len(st.Payments) +
+	return len(st.Customers) + len(st.Methods) + len(st.Intents) + st.attaches + len(st.Payments) +
 		len(st.Refunds) + len(st.Hooks) + len(st.Checkouts)
 }
 

@@ -15,6 +15,7 @@ type timer struct {
 	Arg  string
 	N    int
 
+	Fault    *Fault    `json:",omitempty"` // of a late attach: what becomes of it
 	Delivery *delivery `json:",omitempty"`
 }
 
@@ -23,8 +24,8 @@ type timerKind string
 const (
 	timerSettle       timerKind = "settle"        // a payment leaves processing; Arg "succeed" or a decline code
 	timerLateAttach   timerKind = "late_attach"   // an attach executed after its connection died; N is its index
-	timerHoldExpires  timerKind = "hold_expires"  //
-	timerIntentExpire timerKind = "intent_expire" //
+	timerHoldExpires  timerKind = "hold_expires"  // a hold is released
+	timerIntentExpire timerKind = "intent_expire" // nobody paid
 	timerActionExpire timerKind = "action_expire" // Arg is the src_ id it was made for
 	timerRefund       timerKind = "refund"        // a pending refund succeeds
 	timerDeliver      timerKind = "deliver"       // one delivery of a webhook
@@ -53,6 +54,12 @@ func (t *timers) Pop() any {
 func (s *Sandbox) schedule(t *timer) {
 	s.st.TimerSeq++
 	t.Seq = s.st.TimerSeq
+	if t.At.After(latest) {
+		t.At = latest // JSON has no later one
+	}
+	if t.Delivery != nil {
+		s.st.putOff++
+	}
 	heap.Push(&s.st.Timers, t)
 	if s.st.Timers[0] == t {
 		s.poke()
@@ -60,8 +67,12 @@ func (s *Sandbox) schedule(t *timer) {
 }
 
 // catchUp runs every timer that is due at now, in order, each at its own time.
-// Called with mu held, before anything looks at the store.
+// Called with mu held, before anything looks at the store. After Close time
+// stands still: the state file would not have what happens.
 func (s *Sandbox) catchUp(now time.Time) {
+	if s.shut {
+		return
+	}
 	for len(s.st.Timers) > 0 && !s.st.Timers[0].At.After(now) {
 		t := heap.Pop(&s.st.Timers).(*timer)
 		s.dirty = true
@@ -79,6 +90,7 @@ func (s *Sandbox) catchUp(now time.Time) {
 		case timerRefund:
 			s.settleRefund(t)
 		case timerDeliver:
+			s.st.putOff--
 			s.post.push(t.Delivery)
 		}
 	}

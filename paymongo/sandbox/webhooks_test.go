@@ -173,6 +173,34 @@ func TestWebhookDelivery(t *testing.T) {
 			t.Errorf("%d deliveries after enabling", n)
 		}
 	})
+	t.Run("DrainWaitsForTheEventOfABrokenCall", func(t *testing.T) {
+		t.Parallel()
+		b := setup(t)
+		r, _ := b.listen("payment.paid")
+		pm := b.card(paying)
+		b.fault(Fault{Kind: ResetAfter, Endpoint: "payment_intents.attach"})
+		for range 20 {
+			_, _, _ = b.request("POST", "/v1/payment_intents/"+b.intent()+"/attach", "sk_test_x", `{"data":{"attributes":{"payment_method":"`+pm+`"}}}`)
+			b.drain()
+			if n := len(r.take()); n != 1 {
+				t.Fatalf("%d deliveries", n)
+			}
+		}
+	})
+	t.Run("DisabledEndpointCountsNoTries", func(t *testing.T) {
+		t.Parallel()
+		b := setup(t)
+		r, hook := b.listen("payment.paid")
+		r.failNext(1)
+		b.attach(b.intent(), b.card(paying))
+		b.drain()
+		b.ok("POST", "/v1/webhooks/"+hook.at("id").String()+"/disable", nil)
+		b.box.Clock().Advance(time.Hour)
+		b.drain()
+		if n := b.box.Counters(); n.Deliveries != 1 || n.DeliveriesFailed != 1 {
+			t.Errorf("%+v", n)
+		}
+	})
 	t.Run("ResentByHand", func(t *testing.T) {
 		t.Parallel()
 		b := setup(t)
