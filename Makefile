@@ -28,6 +28,7 @@ test: need-go
 		echo 'The race detector needs a C compiler. Install one (Debian: apt-get install gcc libc6-dev) and run this again.' >&2; \
 		exit 1; \
 	fi
+	@sh tools/need-postgres.sh TEST_DATABASE_URL
 	go test -race -timeout 15m ./...
 
 lint: need-go

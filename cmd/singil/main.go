@@ -3,8 +3,9 @@
 // So far it has one subcommand: sandbox, a PayMongo to run against. The
 // billing daemon is next; see README.md.
 //
-// Exit codes: 0 done, 1 failed, 2 the command line was wrong, 130 interrupted
-// before anything could be finished in order.
+// Exit codes: 0 done, 1 failed, 2 the command line was wrong, 3 not found,
+// 4 not allowed in this state, 5 partly done, 6 the provider or the database is
+// away, 7 wrong configuration.
 package main
 
 import (
@@ -45,7 +46,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	root.SetOut(stdout)
 	root.SetErr(stderr)
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return usageError{cmd, err} })
-	root.AddCommand(sandboxCommand())
+	root.AddCommand(runCommand(), sandboxCommand())
 
 	started := false
 	root.PersistentPreRun = func(*cobra.Command, []string) { started = true }
@@ -59,8 +60,26 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		return 2
 	}
 	fmt.Fprintf(stderr, "singil: %v\n", err)
+	var code exitCode
+	var wrong configError
+	switch {
+	case errors.As(err, &code):
+		return code.code
+	case errors.As(err, &wrong):
+		return 7
+	}
 	return 1
 }
+
+// exitCode is an error that ends with a code of its own: 3 not found, 4 not
+// allowed in this state, 5 partly done, 6 the provider or the database is away.
+type exitCode struct {
+	code int
+	err  error
+}
+
+func (e exitCode) Error() string { return e.err.Error() }
+func (e exitCode) Unwrap() error { return e.err }
 
 // usageError is a mistake on the command line, found after cobra's own checks.
 type usageError struct {

@@ -125,6 +125,22 @@ func TestSandboxKeepsItsStateAndLetsHangingCallsGo(t *testing.T) {
 	}
 }
 
+func TestClockFactorOverARestart(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "state.json")
+	for _, tt := range []struct{ flag, want string }{
+		{"--clock-factor=3600", `"factor":3600`}, {"--hang=1m", `"factor":3600`}, {"--clock-factor=1", `"factor":1,`}, {"--clock-factor=0", `"factor":0,`},
+	} {
+		base, stop := start(t, "--state", file, tt.flag)
+		if _, body := get(t, strings.TrimSuffix(base, "/v1")+"/_sandbox/clock"); !strings.Contains(body, tt.want) {
+			t.Errorf("%s: %s, want %s", tt.flag, body, tt.want)
+		}
+		if code := stop(); code != 0 {
+			t.Errorf("exit code %d", code)
+		}
+	}
+}
+
 func TestCommandLine(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {

@@ -54,7 +54,11 @@ Faults, profile and clock can be changed while it runs: GET /_sandbox.`,
 			if err != nil {
 				return usageError{cmd, err}
 			}
-			return runSandbox(cmd.Context(), f.listen, opts, f.factor, cmd.OutOrStdout(), cmd.ErrOrStderr())
+			var factor *float64 // nil leaves it to the state file
+			if cmd.Flags().Changed("clock-factor") {
+				factor = &f.factor
+			}
+			return runSandbox(cmd.Context(), f.listen, opts, factor, cmd.OutOrStdout(), cmd.ErrOrStderr())
 		},
 	}
 	fl := cmd.Flags()
@@ -139,13 +143,13 @@ func parseProfile(lines []string) (sandbox.Profile, error) {
 	return profile, nil
 }
 
-func runSandbox(ctx context.Context, listen string, opts sandbox.Options, factor float64, stdout, stderr io.Writer) error {
+func runSandbox(ctx context.Context, listen string, opts sandbox.Options, factor *float64, stdout, stderr io.Writer) error {
 	box, err := sandbox.New(opts)
 	if err != nil {
 		return err
 	}
-	if factor != 0 && factor != 1 {
-		if err := box.Clock().Run(factor); err != nil {
+	if factor != nil {
+		if err := box.Clock().Run(*factor); err != nil {
 			return errors.Join(err, box.Close())
 		}
 	}

@@ -76,7 +76,7 @@ var rooms = []room{
 	{
 		path:    "worker",
 		rooms:   []string{"billing", "paymongo"},
-		modules: []string{pgx, prometheus, river},
+		modules: []string{pgx, prometheus, river, uuid},
 		// Where PayMongo's words and ours meet.
 		onlyIn: map[string]string{"paymongo": "gateway.go"},
 	},

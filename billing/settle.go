@@ -1,0 +1,326 @@
+package billing
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+)
+
+// Settlement is a judgement to be stored.
+type Settlement struct {
+	// Collection as it was loaded, before or after the attempt was armed.
+	Collection *Collection
+	// Attempt that the judgement is about; zero: none is open.
+	Attempt uuid.UUID
+	// Fence the attempt was armed under. A negative under an older fence is
+	// about an older attempt and is dropped.
+	Fence     int64
+	Judgement Judgement
+	// Seen is the provider's intent, if it was shown: its payments are recorded.
+	Seen   *ProviderIntent
+	Source string // attach, retrieve, webhook, list
+	// Decision of Deferred: what dunning says about an invoice that was due and
+	// is not attempted.
+	Decision *Decision
+}
+
+// Settled is what a settlement came to.
+type Settled struct {
+	Applied       bool // false: another worker had settled it, or had moved on
+	InvoiceStatus string
+	NextAttemptAt time.Time
+	Recovered     bool // paid after a decline
+	Final         bool // dunning has ended
+	Reason        string
+}
+
+// pollLadder is how long to wait before the next look at an open outcome.
+var pollLadder = []time.Duration{time.Minute, 5 * time.Minute, 15 * time.Minute, time.Hour, 24 * time.Hour, 24 * time.Hour}
+
+// PatienceWithProvider is how long an outcome may stay open before a human looks.
+const PatienceWithProvider = 72 * time.Hour
+
+// nextPoll is when to look again after n looks.
+func nextPoll(n int, now time.Time) time.Time {
+	return now.Add(pollLadder[min(n, len(pollLadder)-1)])
+}
+
+const sqlSettleLockSubscriptions = `
+SELECT
+FROM singil.subscriptions s
+WHERE s.id = ANY ($1)
+ORDER BY s.id
+FOR NO KEY UPDATE`
+
+const sqlSettleLock = `
+SELECT i.id, i.status, i.poll_count, i.waiting_for, pi.id, pi.state, pi.fence, COALESCE(pi.provider_intent_id, '')
+FROM singil.invoices i
+JOIN singil.payment_intents pi ON pi.invoice_id = i.id
+WHERE pi.id = ANY ($1)
+ORDER BY i.id
+FOR UPDATE OF i, pi`
+
+// A statement of its own: a subquery beside FOR UPDATE would still see what was
+// true before the wait for the lock.
+const sqlSettleAttempts = `
+SELECT DISTINCT ON (a.payment_intent_id) a.payment_intent_id, a.id, a.state, a.armed_at, a.payment_method_id
+FROM singil.attempts a
+WHERE a.payment_intent_id = ANY ($1)
+ORDER BY a.payment_intent_id, a.state IN ('armed', 'review', 'needs_action') DESC, a.no DESC`
+
+// lockedRow is what is true when the rows are locked.
+type lockedRow struct {
+	status      string
+	polls       int
+	waitingFor  WaitingFor
+	intent      uuid.UUID
+	intentState IntentState
+	fence       int64
+	providerID  string
+
+	// The open attempt, else the last one, else zero.
+	attempt      uuid.UUID
+	attemptState AttemptState
+	armedAt      time.Time
+	card         uuid.UUID
+}
+
+func (r lockedRow) open() bool { return r.attemptState.open() }
+
+// Settle stores judgements, all in tx, one result a settlement in the same
+// order. A success is stored whoever brings it and whenever it comes; anything
+// else only if the attempt is still open under the same fence.
+//
+// Durable when tx commits: the outcome, the invoice's next wake-up, the
+// subscription's state, the provider's payments and the outbox events.
+func Settle(ctx context.Context, tx pgx.Tx, list []Settlement, now time.Time, holidays Holidays) ([]Settled, error) {
+	locked, err := lockForSettle(ctx, tx, list)
+	if err != nil {
+		return nil, fmt.Errorf("settle %d invoices: %w", len(list), err)
+	}
+	w := &writes{now: now, holidays: holidays, ended: map[uuid.UUID]string{}, closed: map[uuid.UUID]bool{}}
+	results := make([]Settled, len(list))
+	for i, s := range list {
+		w.record(s)
+		row, found := locked[s.Collection.IntentID]
+		if !found {
+			continue
+		}
+		results[i] = w.settle(s, row)
+		delete(locked, s.Collection.IntentID) // a second one of the batch finds another world: next time
+	}
+	if err := w.flush(ctx, tx); err != nil {
+		return nil, fmt.Errorf("settle %d invoices: %w", len(list), err)
+	}
+	return results, nil
+}
+
+func lockForSettle(ctx context.Context, tx pgx.Tx, list []Settlement) (map[uuid.UUID]lockedRow, error) {
+	subscriptions, intents := make([]uuid.UUID, len(list)), make([]uuid.UUID, len(list))
+	for i, s := range list {
+		subscriptions[i], intents[i] = s.Collection.SubscriptionID, s.Collection.IntentID
+	}
+	if _, err := tx.Exec(ctx, sqlSettleLockSubscriptions, subscriptions); err != nil {
+		return nil, err
+	}
+	locked := make(map[uuid.UUID]lockedRow, len(list))
+	rows, err := tx.Query(ctx, sqlSettleLock, intents)
+	if err != nil {
+		return nil, err
+	}
+	var r lockedRow
+	var invoice uuid.UUID
+	_, err = pgx.ForEachRow(rows, []any{&invoice, &r.status, &r.polls, &r.waitingFor, &r.intent, &r.intentState, &r.fence, &r.providerID}, func() error {
+		locked[r.intent] = r
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	rows, err = tx.Query(ctx, sqlSettleAttempts, intents)
+	if err != nil {
+		return nil, err
+	}
+	var a lockedRow
+	_, err = pgx.ForEachRow(rows, []any{&a.intent, &a.attempt, &a.attemptState, &a.armedAt, &a.card}, func() error {
+		r := locked[a.intent]
+		r.attempt, r.attemptState, r.armedAt, r.card = a.attempt, a.attemptState, a.armedAt, a.card
+		locked[a.intent] = r
+		return nil
+	})
+	return locked, err
+}
+
+// settle decides what one judgement changes.
+func (w *writes) settle(s Settlement, row lockedRow) Settled {
+	c, j := s.Collection, s.Judgement
+	if j.Ruling == Paid {
+		return w.paid(s, row)
+	}
+	about := row.open() && row.attempt == s.Attempt && row.fence == s.Fence
+	if s.Attempt == uuid.Nil {
+		about = !row.open() && row.fence == c.Fence
+	}
+	if !about || row.status != InvoiceOpen {
+		return Settled{InvoiceStatus: row.status, Reason: "settled meanwhile, or about an older attempt"}
+	}
+	switch j.Ruling {
+	case Declined:
+		w.closeAttempt(s.Attempt, AttemptDeclined, j)
+		return w.dun(s, row, j.Code)
+	case CardGone, NoEffect:
+		w.closeAttempt(s.Attempt, AttemptNoEffect, j)
+		return w.dunNoEffect(s, row)
+	case Fault:
+		w.closeAttempt(s.Attempt, AttemptNoEffect, j)
+		w.breaker = j.Reason
+		return w.again(c, w.now.Add(Lease), j.Reason)
+	case Wait:
+		if j.WaitingFor == WaitingForCustomer {
+			return w.needsCustomer(s, row)
+		}
+		return w.lookLater(s, row)
+	case Unknown:
+		return w.lookLater(s, row)
+	case Dead:
+		return w.dead(s, row)
+	case Park:
+		return w.park(s, row, j.Reason)
+	case Deferred:
+		return w.apply(s, row, *s.Decision, "")
+	}
+	return Settled{InvoiceStatus: row.status, Reason: j.Reason}
+}
+
+// paid stores a success. It is believed whatever our own records say.
+func (w *writes) paid(s Settlement, row lockedRow) Settled {
+	c := s.Collection
+	if row.status == InvoicePaid {
+		return Settled{InvoiceStatus: InvoicePaid, Reason: "already paid"}
+	}
+	if row.attempt != uuid.Nil && row.attemptState != AttemptSucceeded {
+		w.closeAttempt(row.attempt, AttemptSucceeded, s.Judgement)
+	}
+	switch row.intentState {
+	case IntentReady, IntentReview:
+		w.intents = append(w.intents, intentChange{ID: row.intent, State: IntentSucceeded})
+	}
+	if row.status == InvoiceVoid {
+		// The customer paid what we had called off. A human decides about a refund.
+		w.emit(c, "invoice.paid_after_void", fields{"payment_id": s.Judgement.Payment.ID})
+		return Settled{Applied: true, InvoiceStatus: InvoiceVoid, Reason: "paid after it was void"}
+	}
+	w.invoices = append(w.invoices, invoiceChange{
+		ID: c.InvoiceID, Status: InvoicePaid, WaitingFor: WaitingForSchedule, PaidAt: &w.now, PaymentID: s.Judgement.Payment.ID,
+	})
+	w.recovered = append(w.recovered, c.SubscriptionID)
+	w.emit(c, "invoice.paid", fields{"payment_id": s.Judgement.Payment.ID, "payment_intent_id": row.providerID})
+	declined := false
+	for _, a := range c.Attempts {
+		declined = declined || a.State == AttemptDeclined
+	}
+	return Settled{Applied: true, InvoiceStatus: InvoicePaid, Recovered: declined, Reason: "paid"}
+}
+
+// again leaves the invoice open and looks again at a time.
+func (w *writes) again(c *Collection, at time.Time, reason string) Settled {
+	w.invoices = append(w.invoices, invoiceChange{
+		ID: c.InvoiceID, Status: InvoiceOpen, NextAttemptAt: &at, WaitingFor: WaitingForSchedule, Reason: reason,
+	})
+	return Settled{Applied: true, InvoiceStatus: InvoiceOpen, NextAttemptAt: at, Reason: reason}
+}
+
+// lookLater leaves the attempt open and climbs the ladder; at its end a human
+// has to look.
+func (w *writes) lookLater(s Settlement, row lockedRow) Settled {
+	c := s.Collection
+	if row.open() && w.now.Sub(row.armedAt) > PatienceWithProvider {
+		return w.park(s, row, "the outcome is still open after "+PatienceWithProvider.String()+": "+s.Judgement.Reason)
+	}
+	at := nextPoll(row.polls, w.now)
+	w.invoices = append(w.invoices, invoiceChange{
+		ID: c.InvoiceID, Status: InvoiceOpen, NextAttemptAt: &at, WaitingFor: WaitingForProvider, Polls: row.polls + 1, Reason: s.Judgement.Reason,
+	})
+	return Settled{Applied: true, InvoiceStatus: InvoiceOpen, NextAttemptAt: at, Reason: s.Judgement.Reason}
+}
+
+// needsCustomer waits for the customer, tells the merchant once, and looks now
+// and then whether the customer has paid, until the dunning policy ends it.
+func (w *writes) needsCustomer(s Settlement, row lockedRow) Settled {
+	c, j := s.Collection, s.Judgement
+	if s.Attempt != uuid.Nil && row.attemptState != AttemptNeedsAction {
+		w.closeAttempt(s.Attempt, AttemptNeedsAction, j)
+	}
+	policy, zone, err := c.policy()
+	if err != nil {
+		return w.park(s, row, err.Error())
+	}
+	facts := c.facts()
+	if row.attempt != uuid.Nil {
+		facts.settleFact(PastAttempt{CardID: row.card, ArmedAt: row.armedAt, State: AttemptNeedsAction})
+	}
+	decision := policy.NextAttempt(facts, w.now, zone, w.holidays)
+	if decision.Action == DunningActionEnd {
+		return w.apply(s, row, decision, "")
+	}
+	polls := row.polls
+	if row.waitingFor != WaitingForCustomer {
+		polls = 0
+		w.emit(c, "invoice.needs_action", fields{"url": j.ActionURL, "reason": j.Reason, "payment_intent_id": row.providerID})
+		w.overdue = append(w.overdue, c.SubscriptionID)
+	}
+	at := nextPoll(polls, w.now)
+	if decision.Action == DunningActionNeedsCustomer && decision.At.After(w.now) && decision.At.Before(at) {
+		at = decision.At
+	}
+	w.invoices = append(w.invoices, invoiceChange{
+		ID: c.InvoiceID, Status: InvoiceOpen, NextAttemptAt: &at, WaitingFor: WaitingForCustomer, Polls: polls + 1,
+		ActionURL: j.ActionURL, Reason: j.Reason,
+	})
+	return Settled{Applied: true, InvoiceStatus: InvoiceOpen, NextAttemptAt: at, Reason: j.Reason}
+}
+
+// dead closes an intent that the provider shows as cancelled, and opens the
+// next generation.
+func (w *writes) dead(s Settlement, row lockedRow) Settled {
+	c := s.Collection
+	if row.open() {
+		w.closeAttempt(row.attempt, AttemptNoEffect, s.Judgement)
+	}
+	w.intents = append(w.intents, intentChange{ID: row.intent, State: IntentDead, Proof: s.Seen})
+	w.newIntents = append(w.newIntents, newIntent{
+		InvoiceID: c.InvoiceID, Amount: c.Amount, Livemode: c.Livemode, Generation: c.Generation + 1, Key: nextKey(c.CreateKey, c.Generation),
+	})
+	return w.again(c, w.now, s.Judgement.Reason)
+}
+
+// park puts the invoice in front of a human.
+func (w *writes) park(s Settlement, row lockedRow, reason string) Settled {
+	if row.open() && row.attemptState != AttemptReview && !w.closed[row.attempt] {
+		w.closeAttempt(row.attempt, AttemptReview, s.Judgement)
+	}
+	if row.intentState != IntentSucceeded {
+		w.intents = append(w.intents, intentChange{ID: row.intent, State: IntentReview})
+	}
+	w.invoices = append(w.invoices, invoiceChange{ID: s.Collection.InvoiceID, Status: InvoiceReview, WaitingFor: WaitingForSchedule, Reason: reason})
+	w.emit(s.Collection, "invoice.review", fields{"reason": reason})
+	return Settled{Applied: true, InvoiceStatus: InvoiceReview, Reason: reason}
+}
+
+// closeAttempt moves an attempt on; armed to review and needs_action stay open.
+func (w *writes) closeAttempt(id uuid.UUID, state AttemptState, j Judgement) {
+	evidence, err := json.Marshal(map[string]string{"kind": j.Evidence, "reason": j.Reason, "payment": j.Payment.ID})
+	if err != nil {
+		panic(err) // a map of strings
+	}
+	change := attemptChange{ID: id, State: state, Code: string(j.Code), PaymentID: j.Payment.ID, Evidence: evidence}
+	if state != AttemptReview && state != AttemptNeedsAction {
+		change.SettledAt = &w.now
+	}
+	w.attempts = append(w.attempts, change)
+	w.closed[id] = true
+}

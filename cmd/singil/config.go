@@ -1,0 +1,167 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/caarlos0/env/v11"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/singil/singil/billing"
+	"github.com/singil/singil/migrations"
+	"github.com/singil/singil/paymongo"
+)
+
+const payMongoURL = "https://api.paymongo.com/v1"
+
+// config is all configuration there is: the environment, and nothing else.
+type config struct {
+	DatabaseURL string `env:"DATABASE_URL,unset"`
+
+	SecretKey     string  `env:"PAYMONGO_SECRET_KEY,unset"`
+	SecretKeyFile string  `env:"PAYMONGO_SECRET_KEY_FILE"`
+	WebhookSecret string  `env:"PAYMONGO_WEBHOOK_SECRET,unset"` // one or two, by comma
+	BaseURL       string  `env:"PAYMONGO_BASE_URL" envDefault:"https://api.paymongo.com/v1"`
+	Rate          float64 `env:"PAYMONGO_RATE" envDefault:"80"`
+
+	Environment billing.Environment `env:"SINGIL_ENVIRONMENT" envDefault:"dev"`
+	Listen      string              `env:"SINGIL_LISTEN" envDefault:"127.0.0.1:8080"`
+	Schedule    string              `env:"SINGIL_SCHEDULE" envDefault:"* * * * *"`
+	TimeZone    string              `env:"SINGIL_TIME_ZONE" envDefault:"Asia/Manila"`
+}
+
+// readConfig reads the environment. A misspelt SINGIL_ name is refused, not
+// ignored: it would change nothing where somebody thinks it does.
+func readConfig() (config, error) {
+	var c config
+	if err := env.Parse(&c); err != nil {
+		return config{}, configError{err}
+	}
+	known := map[string]bool{}
+	params, err := env.GetFieldParams(&c)
+	if err != nil {
+		return config{}, configError{err}
+	}
+	for _, p := range params {
+		known[p.Key] = true
+	}
+	for _, pair := range os.Environ() {
+		if name, _, _ := strings.Cut(pair, "="); strings.HasPrefix(name, "SINGIL_") && !known[name] {
+			return config{}, configError{fmt.Errorf("%s is not a setting of singil; singil config lists them", name)}
+		}
+	}
+	if c.SecretKeyFile != "" {
+		if c.SecretKey != "" {
+			return config{}, configError{errors.New("PAYMONGO_SECRET_KEY and PAYMONGO_SECRET_KEY_FILE are both set; keep one")}
+		}
+		key, err := os.ReadFile(c.SecretKeyFile)
+		if err != nil {
+			return config{}, configError{fmt.Errorf("PAYMONGO_SECRET_KEY_FILE: %w", err)}
+		}
+		c.SecretKey = strings.TrimSpace(string(key))
+	}
+	switch c.Environment {
+	case billing.EnvironmentDev, billing.EnvironmentStaging, billing.EnvironmentProduction:
+	default:
+		return config{}, configError{fmt.Errorf("SINGIL_ENVIRONMENT is %q; it takes dev, staging or production", c.Environment)}
+	}
+	if _, err := billing.LoadZone(c.TimeZone); err != nil {
+		return config{}, configError{fmt.Errorf("SINGIL_TIME_ZONE: %w", err)}
+	}
+	return c, nil
+}
+
+// configError is a mistake in the environment: exit code 7.
+type configError struct{ err error }
+
+func (e configError) Error() string { return e.err.Error() }
+func (e configError) Unwrap() error { return e.err }
+
+// payMongo makes the client, and refuses what does not go together.
+func (c config) payMongo(opts ...paymongo.Option) (*paymongo.Client, error) {
+	if c.SecretKey == "" {
+		return nil, configError{errors.New("PAYMONGO_SECRET_KEY is not set; copy the secret key from the PayMongo dashboard, or run: singil sandbox")}
+	}
+	if !strings.HasPrefix(c.SecretKey, "sk_") {
+		return nil, configError{errors.New("PAYMONGO_SECRET_KEY must be a secret key (sk_)")}
+	}
+	client, err := paymongo.NewClient(c.SecretKey, append(opts, paymongo.WithBaseURL(c.BaseURL), paymongo.WithRate(c.Rate, 10))...)
+	if err != nil {
+		return nil, configError{err}
+	}
+	switch {
+	case client.Livemode() && c.BaseURL != payMongoURL:
+		return nil, configError{fmt.Errorf("PAYMONGO_BASE_URL is not PayMongo's, and the key is a live one; live keys go to %s only", payMongoURL)}
+	case client.Livemode() != (c.Environment == billing.EnvironmentProduction):
+		return nil, configError{fmt.Errorf("SINGIL_ENVIRONMENT is %s and the key's livemode is %t; live keys belong in production, and nothing else does", c.Environment, client.Livemode())}
+	}
+	return client, nil
+}
+
+// open connects to the database and refuses a schema that is behind.
+func (c config) open(ctx context.Context, application string) (*pgxpool.Pool, error) {
+	if c.DatabaseURL == "" {
+		return nil, configError{errors.New("DATABASE_URL is not set; it looks like postgres://user@host/database")}
+	}
+	pool, err := connect(ctx, c.DatabaseURL, application)
+	if err != nil {
+		return nil, err
+	}
+	if err := migrations.Check(ctx, pool); err != nil {
+		pool.Close()
+		var behind *migrations.BehindError
+		if errors.As(err, &behind) {
+			return nil, configError{err}
+		}
+		var ahead *migrations.AheadError
+		if !errors.As(err, &ahead) {
+			return nil, fmt.Errorf("check the schema: %w", err)
+		}
+		return connect(ctx, c.DatabaseURL, application) // an older program on a newer schema goes on
+	}
+	return pool, nil
+}
+
+func connect(ctx context.Context, dsn, application string) (*pgxpool.Pool, error) {
+	pc, err := pgxpool.ParseConfig(dsn)
+	if err != nil {
+		return nil, configError{fmt.Errorf("DATABASE_URL cannot be read: %w", redactDSN(err))}
+	}
+	params := pc.ConnConfig.RuntimeParams
+	for name, value := range map[string]string{
+		"application_name": application, "statement_timeout": "60s", "lock_timeout": "20s", "idle_in_transaction_session_timeout": "60s",
+	} {
+		if params[name] == "" {
+			params[name] = value
+		}
+	}
+	if pc.MaxConns < 20 {
+		pc.MaxConns = 20
+	}
+	pc.MaxConnLifetime = 30 * time.Minute // a failed-over primary is left behind in time
+	pool, err := pgxpool.NewWithConfig(ctx, pc)
+	if err != nil {
+		return nil, fmt.Errorf("connect to the database: %w", redactDSN(err))
+	}
+	ping, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	if err := pool.Ping(ping); err != nil {
+		pool.Close()
+		return nil, fmt.Errorf("connect to the database: %w", redactDSN(err))
+	}
+	return pool, nil
+}
+
+// redactDSN drops what may hold the password.
+func redactDSN(err error) error {
+	var u *url.Error
+	if errors.As(err, &u) {
+		return u.Err
+	}
+	return err
+}

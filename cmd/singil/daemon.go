@@ -1,0 +1,216 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/riverqueue/river"
+	"github.com/riverqueue/river/riverdriver/riverpgxv5"
+
+	"github.com/singil/singil/billing"
+	"github.com/singil/singil/migrations"
+	"github.com/singil/singil/scheduler"
+	"github.com/singil/singil/worker"
+)
+
+// Parallel work of one daemon. A charge waits for the provider most of its
+// time, about a second: 200 of them keep up with 80 requests a second.
+const (
+	chargeWorkers    = 200
+	reconcileWorkers = 20
+
+	// clockTolerance is how far this process's clock may be off the database's.
+	clockTolerance = 2 * time.Second
+
+	// drainTimeout is how long a shutdown waits for attaches under way: longer
+	// than the longest attach, shorter than what supervisors grant.
+	drainTimeout = 25 * time.Second
+)
+
+// daemon is singil run: everything between start and stop.
+type daemon struct {
+	cfg       config
+	log       *slog.Logger
+	pool      *pgxpool.Pool // ours
+	riverPool *pgxpool.Pool // River's: its elections must not wait for our transactions
+	registry  *prometheus.Registry
+	collector *worker.Collector
+	jobs      *river.Client[pgx.Tx]
+	timer     scheduler.Timer
+
+	virtual  time.Time // as the timer saw it last
+	draining atomic.Bool
+	clockOff atomic.Bool
+}
+
+// newDaemon connects, checks that everything belongs together, and binds a new
+// database to this installation. It changes nothing else.
+func newDaemon(ctx context.Context, cfg config, gateway worker.Gateway, livemode bool, log *slog.Logger) (_ *daemon, err error) {
+	d := &daemon{cfg: cfg, log: log, registry: prometheus.NewRegistry()}
+	defer func() {
+		if err != nil {
+			d.close()
+		}
+	}()
+	schedule, err := scheduler.Parse(cfg.Schedule, cfg.TimeZone)
+	if err != nil {
+		return nil, configError{fmt.Errorf("SINGIL_SCHEDULE: %w", err)}
+	}
+	if d.pool, err = cfg.open(ctx, "singil"); err != nil {
+		return nil, err
+	}
+	if d.riverPool, err = connect(ctx, cfg.DatabaseURL, "singil-river"); err != nil {
+		return nil, err
+	}
+	if err := d.bind(ctx, livemode); err != nil {
+		return nil, err
+	}
+
+	metrics := worker.NewMetrics()
+	d.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), buildInfo(livemode))
+	d.registry.MustRegister(metrics.Collectors()...)
+	d.collector = worker.NewCollector(worker.Config{
+		Pool: d.pool, Gateway: gateway, Environment: cfg.Environment, Livemode: livemode, Log: log, Metrics: metrics,
+		MayCharge: d.mayCharge,
+	})
+	d.jobs, err = river.NewClient(riverpgxv5.New(d.riverPool), &river.Config{
+		Schema: migrations.RiverSchema, Logger: log, Workers: d.collector.Workers(),
+		Queues: map[string]river.QueueConfig{
+			worker.QueueCharge:    {MaxWorkers: chargeWorkers},
+			worker.QueueReconcile: {MaxWorkers: reconcileWorkers},
+			worker.QueueSweep:     {MaxWorkers: 1},
+		},
+		PeriodicJobs: scheduler.PeriodicJobs(schedule),
+		JobTimeout:   worker.JobTimeout, RescueStuckJobsAfter: worker.RescueAfter, SoftStopTimeout: drainTimeout,
+		FetchOnlyKnownKinds:         true,
+		CompletedJobRetentionPeriod: time.Hour, // the ledger is elsewhere
+	})
+	if err != nil {
+		return nil, fmt.Errorf("start the queue: %w", err)
+	}
+	d.timer = scheduler.Timer{Schedule: schedule, Sweep: d.sweep, Woken: d.woken, Log: log}
+	return d, nil
+}
+
+// bind refuses a database of another installation. Another cluster freezes
+// charging and is not refused: webhooks and reconciling go on.
+func (d *daemon) bind(ctx context.Context, livemode bool) error {
+	var bound error
+	err := pgx.BeginFunc(ctx, d.pool, func(tx pgx.Tx) error {
+		bound = billing.Bind(ctx, tx, d.cfg.Environment, livemode)
+		if errors.Is(bound, billing.ErrOtherCluster) {
+			return nil // commit the freeze
+		}
+		return bound
+	})
+	switch {
+	case errors.Is(err, billing.ErrOtherInstallation):
+		return configError{err}
+	case err != nil:
+		return fmt.Errorf("bind the database: %w", err)
+	case bound != nil:
+		d.log.Error("charging is frozen", "reason", bound)
+	}
+	return nil
+}
+
+// mayCharge is the interlock of this process, beside those in the database.
+func (d *daemon) mayCharge() error {
+	if d.clockOff.Load() {
+		return fmt.Errorf("this machine's clock is more than %s off the database's", clockTolerance)
+	}
+	return nil
+}
+
+func (d *daemon) sweep(ctx context.Context) error {
+	swept, err := d.collector.Sweep(ctx, d.jobs)
+	if swept.Invoices+swept.Enqueued+swept.Parked > 0 {
+		d.log.Info("sweep", "invoices_opened", swept.Invoices, "periods_skipped", swept.Skipped, "enqueued", swept.Enqueued, "parked", swept.Parked)
+	}
+	return err
+}
+
+// woken tells what cannot wait for the schedule, and compares the clocks.
+func (d *daemon) woken(ctx context.Context) (bool, error) {
+	before := time.Now()
+	urgent, err := billing.LookUrgent(ctx, d.pool, before)
+	if err != nil {
+		return false, err
+	}
+	took := time.Since(before)
+	off := urgent.DatabaseNow.Sub(before.Add(took / 2)).Abs()
+	if wasOff := d.clockOff.Swap(off > clockTolerance+took/2); wasOff != d.clockOff.Load() {
+		d.log.Error("clock compared with the database's", "off", off, "charging", !d.clockOff.Load())
+	}
+	moved := !urgent.VirtualNow.Equal(d.virtual)
+	d.virtual = urgent.VirtualNow
+	return moved || urgent.Manual, nil
+}
+
+// run works until ctx is done, then drains: it takes no more work, lets the
+// attaches under way finish, and stops.
+func (d *daemon) run(ctx context.Context, listener net.Listener, handler http.Handler) error {
+	if err := d.jobs.Start(context.WithoutCancel(ctx)); err != nil {
+		return fmt.Errorf("start the queue: %w", err)
+	}
+	server := &http.Server{
+		Handler: handler, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 15 * time.Second, WriteTimeout: 30 * time.Second,
+		IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 16 << 10, ErrorLog: slog.NewLogLogger(d.log.Handler(), slog.LevelWarn),
+	}
+	failed := make(chan error, 1)
+	go func() { failed <- server.Serve(listener) }()
+
+	looping, stop := context.WithCancel(ctx)
+	var loops sync.WaitGroup
+	loops.Go(func() { d.timer.Run(looping) })
+	d.log.Info("running", "listen", listener.Addr().String(), "environment", d.cfg.Environment, "schedule", d.cfg.Schedule, "time_zone", d.cfg.TimeZone)
+
+	var err error
+	select {
+	case <-ctx.Done():
+	case err = <-failed:
+	}
+	d.draining.Store(true)
+	d.log.Info("draining")
+	stop()
+	loops.Wait()
+	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTimeout+10*time.Second)
+	defer cancel()
+	return errors.Join(err, d.jobs.Stop(drain), server.Shutdown(drain))
+}
+
+func (d *daemon) close() {
+	for _, pool := range []*pgxpool.Pool{d.riverPool, d.pool} {
+		if pool != nil {
+			pool.Close()
+		}
+	}
+}
+
+func buildInfo(livemode bool) prometheus.Collector {
+	goVersion := "unknown"
+	if info, ok := debug.ReadBuildInfo(); ok {
+		goVersion = info.GoVersion
+	}
+	mode := "test"
+	if livemode {
+		mode = "live"
+	}
+	gauge := prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Namespace: "singil", Name: "build_info", Help: "The running build, and the mode of its key: test or live.",
+	}, []string{"version", "go_version", "mode"})
+	gauge.WithLabelValues(buildVersion(), goVersion, mode).Set(1)
+	return gauge
+}

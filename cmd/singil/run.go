@@ -1,0 +1,68 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"github.com/singil/singil/worker"
+)
+
+func runCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "run",
+		Short: "Run the billing daemon",
+		Long: `Run the billing daemon: it opens an invoice for every period that is due, and
+charges the customer's saved card until it is paid or somebody has to look.
+Any number of daemons may run on one database. Settings are environment
+variables; singil config lists them.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return runDaemon(cmd.Context(), cmd.ErrOrStderr())
+		},
+	}
+}
+
+func runDaemon(ctx context.Context, stderr io.Writer) error {
+	cfg, err := readConfig()
+	if err != nil {
+		return err
+	}
+	log := newLogger(stderr)
+	client, err := cfg.payMongo()
+	if err != nil {
+		return err
+	}
+	d, err := newDaemon(ctx, cfg, worker.NewPayMongo(client), client.Livemode(), log)
+	if err != nil {
+		return err
+	}
+	defer d.close()
+	listener, err := net.Listen("tcp", cfg.Listen)
+	if err != nil {
+		return configError{fmt.Errorf("SINGIL_LISTEN: %w", err)}
+	}
+	return d.run(ctx, listener, d.handler())
+}
+
+// newLogger writes text for a person and JSON for a machine.
+func newLogger(w io.Writer) *slog.Logger {
+	if f, ok := w.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
+		return slog.New(slog.NewTextHandler(w, nil))
+	}
+	return slog.New(slog.NewJSONHandler(w, nil))
+}
+
+func (d *daemon) handler() http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", promhttp.HandlerFor(d.registry, promhttp.HandlerOpts{Registry: d.registry}))
+	return mux
+}

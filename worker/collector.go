@@ -1,0 +1,198 @@
+package worker
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/singil/singil/billing"
+)
+
+// Config of a Collector. Pool, Gateway, Environment and Log are required.
+type Config struct {
+	Pool        *pgxpool.Pool
+	Gateway     Gateway
+	Environment billing.Environment
+	Livemode    bool
+	Log         *slog.Logger
+	Metrics     *Metrics           // nil: counted for nobody
+	Limits      billing.CardLimits // zero: the networks'
+	// MayCharge is an interlock of this process; nil: none. Those in the
+	// database are always asked.
+	MayCharge func() error
+	// Now is the real clock of this process. nil: time.Now.
+	Now func() time.Time
+	// BatchSize bounds the rows of one transaction. 0: 500.
+	BatchSize int
+	// SweepSize bounds the subscriptions or invoices of one sweep transaction. 0: 1000.
+	SweepSize int
+}
+
+// Collector collects invoices. Safe for concurrent use.
+type Collector struct {
+	pool        *pgxpool.Pool
+	gateway     Gateway
+	environment billing.Environment
+	livemode    bool
+	log         *slog.Logger
+	metrics     *Metrics
+	limits      billing.CardLimits
+	holidays    billing.Holidays
+	realNow     func() time.Time
+	interlock   func() error
+	sweepSize   int
+
+	load    *batcher[uuid.UUID, loadedInvoice]
+	arm     *batcher[billing.ArmRequest, billing.ArmResult]
+	settled *batcher[billing.Settlement, billing.Settled]
+}
+
+// NewCollector makes a Collector. It panics on a config that lacks what is
+// required: that is a mistake of the program.
+func NewCollector(cfg Config) *Collector {
+	if cfg.Pool == nil || cfg.Gateway == nil || cfg.Environment == "" || cfg.Log == nil {
+		panic("worker: Config needs Pool, Gateway, Environment and Log")
+	}
+	w := &Collector{
+		pool: cfg.Pool, gateway: cfg.Gateway, environment: cfg.Environment, livemode: cfg.Livemode, log: cfg.Log,
+		metrics: cfg.Metrics, limits: cfg.Limits, holidays: billing.BankHolidays(), realNow: cfg.Now, interlock: cfg.MayCharge,
+		sweepSize: cmp.Or(cfg.SweepSize, 1000),
+	}
+	if w.realNow == nil {
+		w.realNow = time.Now
+	}
+	if w.interlock == nil {
+		w.interlock = func() error { return nil }
+	}
+	if w.metrics == nil {
+		w.metrics = NewMetrics()
+	}
+	if w.limits == (billing.CardLimits{}) {
+		w.limits = billing.DefaultCardLimits()
+	}
+	size := cmp.Or(cfg.BatchSize, 500)
+	w.load = newBatcher(size, 2, w.loadBatch)
+	w.arm = newBatcher(size, 2, w.armBatch)
+	w.settled = newBatcher(size, 2, w.settleBatch)
+	return w
+}
+
+// loadedInvoice is a collection with the time and the state of the instance
+// that it was loaded under.
+type loadedInvoice struct {
+	*billing.Collection
+	now time.Time
+	may error
+}
+
+func (w *Collector) loadBatch(ctx context.Context, ids []uuid.UUID) ([]loadedInvoice, error) {
+	instance, err := billing.LoadInstance(ctx, w.pool)
+	if err != nil {
+		return nil, err
+	}
+	now := instance.Now(w.realNow())
+	found, err := billing.Load(ctx, w.pool, ids, now)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]loadedInvoice, len(ids))
+	for i, id := range ids {
+		out[i] = loadedInvoice{Collection: found[id], now: now, may: w.mayCharge(instance)}
+	}
+	return out, nil
+}
+
+// mayCharge asks this process and the instance.
+func (w *Collector) mayCharge(instance billing.Instance) error {
+	if err := w.interlock(); err != nil {
+		return err
+	}
+	return instance.MayCharge(w.realNow())
+}
+
+// armBatch is durable when it returns without an error: the commit was
+// acknowledged. It is never tried again from here. After an error nobody knows
+// whether it was committed, and nothing may be sent.
+func (w *Collector) armBatch(ctx context.Context, requests []billing.ArmRequest) (results []billing.ArmResult, err error) {
+	err = pgx.BeginFunc(ctx, w.pool, func(tx pgx.Tx) error {
+		results, err = billing.Arm(ctx, tx, requests, w.realNow())
+		return err
+	})
+	if err != nil && len(requests) > 1 && !isConnection(err) {
+		// One bad row must not keep the others from being charged.
+		return one(ctx, requests, w.armBatch, func(err error) billing.ArmResult { return billing.ArmResult{Err: err} })
+	}
+	return results, err
+}
+
+// settleBatch stores outcomes. A transaction that failed stored nothing, or
+// stored it unacknowledged; doing it again is harmless: what is settled stays.
+func (w *Collector) settleBatch(ctx context.Context, list []billing.Settlement) (results []billing.Settled, err error) {
+	err = w.retry(ctx, func() error {
+		return pgx.BeginFunc(ctx, w.pool, func(tx pgx.Tx) error {
+			instance, err := billing.LoadInstance(ctx, tx)
+			if err != nil {
+				return err
+			}
+			results, err = billing.Settle(ctx, tx, list, instance.Now(w.realNow()), w.holidays)
+			return err
+		})
+	})
+	if err != nil && len(list) > 1 && !isConnection(err) {
+		return one(ctx, list, w.settleBatch, nil)
+	}
+	return results, err
+}
+
+// one runs a batch row by row, after the whole of it failed on account of one
+// row. Rows that fail alone get failed's result, or fail the rest if it is nil.
+func one[In, Out any](ctx context.Context, rows []In, flush func(context.Context, []In) ([]Out, error), failed func(error) Out) ([]Out, error) {
+	out := make([]Out, len(rows))
+	var errs []error
+	for i := range rows {
+		result, err := flush(ctx, rows[i:i+1])
+		switch {
+		case err == nil:
+			out[i] = result[0]
+		case failed != nil:
+			out[i] = failed(err)
+		default:
+			errs = append(errs, err)
+		}
+	}
+	return out, errors.Join(errs...)
+}
+
+// retry does again what the database asked to have done again: deadlocks and
+// serialization failures, three times.
+func (w *Collector) retry(ctx context.Context, do func() error) error {
+	for try := 1; ; try++ {
+		err := do()
+		var pg *pgconn.PgError
+		if err == nil || try == 3 || !errors.As(err, &pg) || pg.Code != "40P01" && pg.Code != "40001" || ctx.Err() != nil {
+			return err
+		}
+	}
+}
+
+// isConnection tells trouble with the database from trouble with a row.
+func isConnection(err error) bool {
+	var pg *pgconn.PgError
+	return !errors.As(err, &pg)
+}
+
+func (w *Collector) trip(ctx context.Context, reason string) error {
+	err := pgx.BeginFunc(ctx, w.pool, func(tx pgx.Tx) error { return billing.TripBreaker(ctx, tx, reason) })
+	if err != nil {
+		return fmt.Errorf("trip the breaker: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,131 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"time"
+
+	"github.com/singil/singil/billing"
+	"github.com/singil/singil/paymongo"
+)
+
+// PayMongo is the gateway to PayMongo. It turns answers into the words of
+// package billing and decides nothing.
+type PayMongo struct {
+	client *paymongo.Client
+}
+
+// NewPayMongo makes a gateway of a client.
+func NewPayMongo(client *paymongo.Client) *PayMongo { return &PayMongo{client} }
+
+// Livemode tells which world the gateway's key belongs to.
+func (g *PayMongo) Livemode() bool { return g.client.Livemode() }
+
+// CreateRequest asks for a payment intent.
+type CreateRequest struct {
+	Amount   billing.Money
+	Key      string            // Idempotency-Key: derived, so that a re-run sends the same
+	Metadata map[string]string // how to find the invoice when all we have is a payment
+}
+
+// GatewayError is a call that gave no intent.
+type GatewayError struct {
+	// Fault: the provider refuses us, not a customer: 401, 403. Stop everything.
+	Fault bool
+	// Refused: the request itself was wrong, or the thing does not exist. Sending
+	// it again would change nothing.
+	Refused bool
+	// RetryAt is set when the provider asked us to wait.
+	RetryAt time.Time
+	Reason  string // one word
+	Err     error
+}
+
+func (e *GatewayError) Error() string { return e.Err.Error() }
+
+// Unwrap gives the client's error.
+func (e *GatewayError) Unwrap() error { return e.Err }
+
+// Create creates a payment intent. It moves no money, and an intent whose
+// answer was lost is harmless: nothing is ever attached to it.
+func (g *PayMongo) Create(ctx context.Context, r CreateRequest) (billing.ProviderIntent, error) {
+	intent, err := g.client.PaymentIntents.Create(ctx, &paymongo.PaymentIntentCreateParams{
+		Amount: r.Amount.Minor, Currency: string(r.Amount.Currency), PaymentMethodAllowed: []string{"card"},
+		Metadata: r.Metadata, IdempotencyKey: r.Key,
+	})
+	if err != nil {
+		return billing.ProviderIntent{}, g.fail(err)
+	}
+	return providerIntent(intent), nil
+}
+
+// Retrieve shows a payment intent.
+func (g *PayMongo) Retrieve(ctx context.Context, id string) (billing.ProviderIntent, error) {
+	intent, err := g.client.PaymentIntents.Retrieve(ctx, id, nil)
+	if err != nil {
+		return billing.ProviderIntent{}, g.fail(err)
+	}
+	return providerIntent(intent), nil
+}
+
+// Attach sends the one attach that an armed attempt licenses. Past sendBefore,
+// by the monotonic clock, it sends nothing and says so.
+func (g *PayMongo) Attach(ctx context.Context, armed billing.Armed, sendBefore time.Time) billing.Answer {
+	intent, err := g.client.PaymentIntents.Attach(ctx, armed.ProviderIntentID, &paymongo.PaymentIntentAttachParams{
+		PaymentMethod: armed.ProviderCardID, SendBefore: sendBefore,
+	})
+	if err == nil {
+		return billing.Answer{Kind: billing.AnswerIntent, Intent: providerIntent(intent), Reason: string(intent.Status)}
+	}
+	return answerOf(err)
+}
+
+// answerOf classifies the error of an attach. Whatever is not certain is
+// unknown.
+func answerOf(err error) billing.Answer {
+	verdict, reason := paymongo.VerdictOf(err)
+	var said *paymongo.Error
+	errors.As(err, &said)
+	switch {
+	case verdict == paymongo.VerdictNeverSent:
+		return billing.Answer{Kind: billing.AnswerNeverSent, Reason: reason}
+	case verdict != paymongo.VerdictRefused || said == nil:
+		return billing.Answer{Kind: billing.AnswerUnknown, Reason: reason}
+	case said.Declined():
+		return billing.Answer{Kind: billing.AnswerDeclined, Code: billing.DeclineCode(said.SubCode), Reason: said.SubCode}
+	case said.Code == "organization_not_allowed":
+		return billing.Answer{Kind: billing.AnswerNotHere, Reason: said.Code}
+	case said.StatusCode == http.StatusNotFound, said.Code == "payment_method_not_allowed":
+		return billing.Answer{Kind: billing.AnswerCardGone, Reason: said.Code}
+	}
+	return billing.Answer{Kind: billing.AnswerFault, Reason: reason}
+}
+
+func (g *PayMongo) fail(err error) error {
+	verdict, reason := paymongo.VerdictOf(err)
+	e := &GatewayError{Reason: reason, Err: err, RetryAt: g.client.HeldUntil()}
+	var said *paymongo.Error
+	if errors.As(err, &said) {
+		e.Fault = said.StatusCode == http.StatusUnauthorized || said.StatusCode == http.StatusForbidden
+		e.Refused = verdict == paymongo.VerdictRefused && !e.Fault
+	}
+	return e
+}
+
+func providerIntent(intent *paymongo.PaymentIntent) billing.ProviderIntent {
+	out := billing.ProviderIntent{
+		ID: intent.ID, Status: billing.ProviderStatus(intent.Status), Livemode: intent.Livemode,
+		Amount: billing.Money{Minor: intent.Amount, Currency: billing.Currency(intent.Currency)},
+	}
+	if next := intent.NextAction; next != nil && next.Redirect != nil {
+		out.ActionURL = next.Redirect.URL
+	}
+	for _, p := range intent.Payments {
+		out.Payments = append(out.Payments, billing.ProviderPayment{
+			ID: p.ID, Status: string(p.Status), Livemode: p.Livemode, FailedCode: billing.DeclineCode(p.FailedCode), At: p.CreatedAt.Time,
+			Amount: billing.Money{Minor: p.Amount, Currency: billing.Currency(p.Currency)},
+		})
+	}
+	return out
+}

@@ -1,0 +1,102 @@
+package worker
+
+import (
+	"context"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/riverqueue/river"
+)
+
+// Queues of their own, so that a slow provider holds nothing up but charges.
+const (
+	QueueCharge    = "charge"
+	QueueReconcile = "reconcile"
+	QueueSweep     = "sweep"
+)
+
+// JobTimeout is longer than anything a job does; RescueAfter is longer than
+// that, so that no job is rescued while it runs.
+const (
+	JobTimeout  = 90 * time.Second
+	RescueAfter = 5 * time.Minute
+)
+
+// River's retries are for trouble of our own and end soon: the sweep finds the
+// invoice again when its lease is over.
+const maxAttempts = 3
+
+// ChargeArgs asks to collect one invoice. Jobs carry ids and nothing else.
+type ChargeArgs struct {
+	InvoiceID uuid.UUID `json:"invoice_id"`
+}
+
+// Kind implements river.JobArgs.
+func (ChargeArgs) Kind() string { return "charge" }
+
+// InsertOpts implements river.JobArgsWithInsertOpts.
+func (ChargeArgs) InsertOpts() river.InsertOpts {
+	return river.InsertOpts{Queue: QueueCharge, MaxAttempts: maxAttempts}
+}
+
+// ReconcileArgs asks to look at one invoice's open outcome.
+type ReconcileArgs struct {
+	InvoiceID uuid.UUID `json:"invoice_id"`
+}
+
+// Kind implements river.JobArgs.
+func (ReconcileArgs) Kind() string { return "reconcile" }
+
+// InsertOpts implements river.JobArgsWithInsertOpts.
+func (ReconcileArgs) InsertOpts() river.InsertOpts {
+	return river.InsertOpts{Queue: QueueReconcile, MaxAttempts: maxAttempts}
+}
+
+// SweepArgs asks to look what is due. It carries nothing: a tick means look.
+type SweepArgs struct{}
+
+// Kind implements river.JobArgs.
+func (SweepArgs) Kind() string { return "sweep" }
+
+// InsertOpts implements river.JobArgsWithInsertOpts.
+func (SweepArgs) InsertOpts() river.InsertOpts {
+	return river.InsertOpts{Queue: QueueSweep, MaxAttempts: 1}
+}
+
+// Workers are the collector's River workers.
+func (w *Collector) Workers() *river.Workers {
+	workers := river.NewWorkers()
+	river.AddWorker(workers, &chargeWorker{collector: w})
+	river.AddWorker(workers, &reconcileWorker{collector: w})
+	river.AddWorker(workers, &sweepWorker{collector: w})
+	return workers
+}
+
+type chargeWorker struct {
+	river.WorkerDefaults[ChargeArgs]
+	collector *Collector
+}
+
+func (w *chargeWorker) Work(ctx context.Context, job *river.Job[ChargeArgs]) error {
+	return w.collector.Charge(ctx, job.Args.InvoiceID)
+}
+
+type reconcileWorker struct {
+	river.WorkerDefaults[ReconcileArgs]
+	collector *Collector
+}
+
+func (w *reconcileWorker) Work(ctx context.Context, job *river.Job[ReconcileArgs]) error {
+	return w.collector.Reconcile(ctx, job.Args.InvoiceID)
+}
+
+type sweepWorker struct {
+	river.WorkerDefaults[SweepArgs]
+	collector *Collector
+}
+
+func (w *sweepWorker) Work(ctx context.Context, _ *river.Job[SweepArgs]) error {
+	_, err := w.collector.Sweep(ctx, river.ClientFromContext[pgx.Tx](ctx))
+	return err
+}

@@ -1,0 +1,155 @@
+package worker
+
+import (
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/singil/singil/billing"
+)
+
+// Metrics of the collector. Series exist at 0 from the start; no label holds an id.
+type Metrics struct {
+	attempts     *prometheus.CounterVec
+	declines     *prometheus.CounterVec
+	amount       *prometheus.CounterVec
+	recovered    *prometheus.CounterVec
+	recoveredSum *prometheus.CounterVec
+	resolutions  *prometheus.CounterVec
+	uncollected  prometheus.Counter
+	duration     *prometheus.HistogramVec
+	lag          prometheus.Histogram
+	sweeps       *prometheus.CounterVec
+	sweepTime    prometheus.Histogram
+	sweepSuccess prometheus.Gauge
+	enqueued     prometheus.Counter
+	opened       prometheus.Counter
+	parked       prometheus.Counter
+}
+
+var (
+	rulings  = []billing.Ruling{billing.Paid, billing.Declined, billing.NoEffect, billing.Wait, billing.Unknown, billing.Fault, billing.CardGone, billing.Park}
+	triggers = []billing.Trigger{billing.TriggerSchedule, billing.TriggerDunning, billing.TriggerManual, billing.TriggerCardUpdate}
+)
+
+// NewMetrics makes the collectors; Collectors hands them to a registry.
+func NewMetrics() *Metrics {
+	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
+		return prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: "singil", Name: name, Help: help}, labels)
+	}
+	single := func(name, help string) prometheus.Counter {
+		return prometheus.NewCounter(prometheus.CounterOpts{Namespace: "singil", Name: name, Help: help})
+	}
+	m := &Metrics{
+		attempts:     counter("charge_attempts_total", "Attempts that were sent, by outcome and trigger.", "outcome", "trigger"),
+		declines:     counter("charge_declines_total", "Declined attempts, by decline code (a closed list, else other) and class.", "code", "class"),
+		amount:       counter("charge_amount_centavos_total", "Centavos that attempts were about, by outcome and currency.", "outcome", "currency"),
+		recovered:    counter("recovered_charges_total", "Invoices paid after a decline, by the trigger of the attempt.", "trigger"),
+		recoveredSum: counter("recovered_amount_centavos_total", "Centavos of invoices paid after a decline, by the trigger of the attempt.", "trigger"),
+		resolutions:  counter("reconcile_resolutions_total", "What a look at an open outcome found, by ruling.", "result"),
+		uncollected:  single("invoices_uncollectible_total", "Invoices that dunning gave up on."),
+		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Namespace: "singil", Name: "charge_duration_seconds", Help: "From the commit of the arming to the commit of the outcome, by outcome.",
+			Buckets: []float64{.1, .25, .5, 1, 2.5, 5, 10, 20, 30, 60},
+		}, []string{"outcome"}),
+		lag: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Namespace: "singil", Name: "schedule_lag_seconds", Help: "From an invoice's due time to its first attempt.",
+			Buckets: []float64{1, 5, 15, 60, 300, 900, 3600, 14400, 86400},
+		}),
+		sweeps: counter("scheduler_runs_total", "Sweeps, by result.", "result"),
+		sweepTime: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Namespace: "singil", Name: "scheduler_run_duration_seconds", Help: "How long a sweep takes.",
+			Buckets: []float64{.005, .01, .05, .1, .5, 1, 5, 15, 60},
+		}),
+		sweepSuccess: prometheus.NewGauge(prometheus.GaugeOpts{
+			Namespace: "singil", Name: "scheduler_last_success_timestamp_seconds", Help: "When a sweep of this process last succeeded, unix time.",
+		}),
+		enqueued: single("scheduler_enqueued_total", "Jobs enqueued by sweeps."),
+		opened:   single("invoices_opened_total", "Invoices opened by sweeps."),
+		parked:   single("parked_total", "Subscriptions and invoices put in front of a human."),
+	}
+	for _, r := range rulings {
+		for _, t := range triggers {
+			m.attempts.WithLabelValues(string(r), string(t))
+		}
+		m.amount.WithLabelValues(string(r), string(billing.CurrencyPHP))
+		m.duration.WithLabelValues(string(r))
+		m.resolutions.WithLabelValues(string(r))
+	}
+	for _, t := range triggers {
+		m.recovered.WithLabelValues(string(t))
+		m.recoveredSum.WithLabelValues(string(t))
+	}
+	for _, code := range billing.DeclineCodes() {
+		m.declines.WithLabelValues(string(code), string(billing.Classify(code).Class))
+	}
+	for _, result := range []string{"ok", "error"} {
+		m.sweeps.WithLabelValues(result)
+	}
+	return m
+}
+
+// Collectors are what a registry registers.
+func (m *Metrics) Collectors() []prometheus.Collector {
+	return []prometheus.Collector{
+		m.attempts, m.declines, m.amount, m.recovered, m.recoveredSum, m.resolutions, m.uncollected, m.duration, m.lag,
+		m.sweeps, m.sweepTime, m.sweepSuccess, m.enqueued, m.opened, m.parked,
+	}
+}
+
+// attempted counts one attempt with its outcome.
+func (m *Metrics) attempted(c *billing.Collection, j billing.Judgement, settled billing.Settled, took time.Duration) {
+	outcome := string(j.Ruling)
+	m.attempts.WithLabelValues(outcome, string(c.Trigger)).Inc()
+	m.amount.WithLabelValues(outcome, string(c.Amount.Currency)).Add(float64(c.Amount.Minor))
+	m.duration.WithLabelValues(outcome).Observe(took.Seconds())
+	m.count(c, j, settled)
+}
+
+// settled counts an outcome that was not brought by an attach.
+func (m *Metrics) settled(s billing.Settlement, settled billing.Settled, c *billing.Collection) {
+	if s.Source == "retrieve" {
+		m.resolutions.WithLabelValues(string(s.Judgement.Ruling)).Inc()
+	}
+	m.count(c, s.Judgement, settled)
+}
+
+func (m *Metrics) count(c *billing.Collection, j billing.Judgement, settled billing.Settled) {
+	if !settled.Applied {
+		return
+	}
+	if j.Ruling == billing.Declined {
+		m.declines.WithLabelValues(string(j.Code.Label()), string(billing.Classify(j.Code.Label()).Class)).Inc()
+	}
+	if settled.Recovered {
+		m.recovered.WithLabelValues(string(c.Trigger)).Inc()
+		m.recoveredSum.WithLabelValues(string(c.Trigger)).Add(float64(c.Amount.Minor))
+	}
+	if settled.Final {
+		m.uncollected.Inc()
+	}
+	if settled.InvoiceStatus == billing.InvoiceReview {
+		m.parked.Inc()
+	}
+}
+
+// started notes how late a first attempt is.
+func (m *Metrics) started(c *billing.Collection, now time.Time) {
+	if c.AttemptCount == 0 {
+		m.lag.Observe(max(0, now.Sub(c.DueAt).Seconds()))
+	}
+}
+
+func (m *Metrics) swept(s Swept, err error, took time.Duration) {
+	result := "ok"
+	if err != nil {
+		result = "error"
+	} else {
+		m.sweepSuccess.SetToCurrentTime()
+	}
+	m.sweeps.WithLabelValues(result).Inc()
+	m.sweepTime.Observe(took.Seconds())
+	m.enqueued.Add(float64(s.Enqueued))
+	m.opened.Add(float64(s.Invoices))
+	m.parked.Add(float64(s.Parked))
+}

@@ -1,0 +1,14 @@
+package worker
+
+import (
+	"context"
+
+	"github.com/google/uuid"
+)
+
+// Reconcile turns an open outcome into a known one by asking the provider. It
+// records what it finds and decides when to look again; it never creates, arms
+// or attaches anything.
+func (w *Collector) Reconcile(ctx context.Context, invoice uuid.UUID) error {
+	return w.collect(ctx, invoice, false)
+}
