@@ -219,7 +219,7 @@ CREATE TABLE attempts (
   CONSTRAINT times_in_order CHECK (send_before > armed_at AND settled_after > send_before),
   CONSTRAINT settled_has_a_time CHECK ((state IN ('armed', 'review', 'needs_action')) = (settled_at IS NULL)),
   CONSTRAINT settled_has_evidence CHECK (state = 'armed' OR evidence IS NOT NULL),
-  CONSTRAINT no_effect_is_proven CHECK (state <> 'no_effect' OR evidence ->> 'kind' = 'never_sent' OR settled_at >= settled_after)
+  CONSTRAINT no_effect_is_proven CHECK (state <> 'no_effect' OR evidence ->> 'kind' IN ('never_sent', 'refused') OR settled_at >= settled_after)
 ) WITH (fillfactor = 70);
 -- At most one attach whose outcome is open, and at most one that succeeded.
 CREATE UNIQUE INDEX one_open_attempt ON attempts (payment_intent_id) WHERE state IN ('armed', 'review', 'needs_action');

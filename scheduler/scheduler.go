@@ -59,6 +59,7 @@ type Timer struct {
 	// retry, or a virtual clock that was moved. Asked every second.
 	Woken func(context.Context) (bool, error)
 	Log   *slog.Logger
+	Now   func() time.Time
 }
 
 // Run returns when ctx is done. Failing sweeps are logged and come again.
@@ -67,7 +68,7 @@ func (t Timer) Run(ctx context.Context) {
 	defer tick.Stop()
 	var next time.Time // the first sweep is now
 	for {
-		now := time.Now()
+		now := t.Now()
 		due := !now.Before(next)
 		if !due {
 			woken, err := t.Woken(ctx)

@@ -45,7 +45,7 @@ func TestTimer(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute+time.Second)
 		defer cancel()
 		scheduler.Timer{
-			Schedule: schedule, Log: slog.New(slog.DiscardHandler),
+			Schedule: schedule, Log: slog.New(slog.DiscardHandler), Now: time.Now,
 			Sweep: func(context.Context) error {
 				sweeps = append(sweeps, time.Since(begun))
 				if fail {

@@ -145,11 +145,11 @@ func (c *collection) charge(ctx context.Context) error {
 	if result.Err != nil {
 		return c.notArmed(ctx, result.Err)
 	}
-	sendBefore := time.Now().Add(sendWithin)
+	sendBefore := c.realNow().Add(sendWithin)
 
 	// Past this line money may move. A shutdown lets the attach finish.
 	c.metrics.started(c.Collection, c.now)
-	begun := time.Now()
+	begun := c.realNow()
 	answer := c.gateway.Attach(context.WithoutCancel(ctx), result.Armed, sendBefore)
 	judgement := c.Settle(answer, c.now)
 	s := billing.Settlement{Judgement: judgement, Attempt: result.Armed.AttemptID, Fence: result.Armed.Fence, Source: "attach"}
@@ -157,7 +157,7 @@ func (c *collection) charge(ctx context.Context) error {
 		s.Seen = &answer.Intent
 	}
 	settled, err := c.settle(context.WithoutCancel(ctx), s)
-	c.report(result.Armed, answer, judgement, settled, err, time.Since(begun))
+	c.report(result.Armed, answer, judgement, settled, err, c.realNow().Sub(begun))
 	return err
 }
 
@@ -194,7 +194,7 @@ func (c *collection) gatewayTrouble(ctx context.Context, err error) error {
 		})
 	}
 	d := c.hold(time.Minute, e.Reason)
-	if until := e.RetryAt.Sub(time.Now()); until > time.Minute {
+	if until := e.RetryAt.Sub(c.realNow()); until > time.Minute {
 		d.At = c.now.Add(until)
 	}
 	return c.put(ctx, billing.Settlement{Judgement: billing.Judgement{Ruling: billing.Deferred}, Decision: d, Attempt: c.openAttempt(), Fence: c.Fence})

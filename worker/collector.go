@@ -16,7 +16,7 @@ import (
 	"github.com/singil/singil/billing"
 )
 
-// Config of a Collector. Pool, Gateway, Environment and Log are required.
+// Config of a Collector. Pool, Gateway, Environment, Log and Now are required.
 type Config struct {
 	Pool        *pgxpool.Pool
 	Gateway     Gateway
@@ -28,7 +28,7 @@ type Config struct {
 	// MayCharge is an interlock of this process; nil: none. Those in the
 	// database are always asked.
 	MayCharge func() error
-	// Now is the real clock of this process. nil: time.Now.
+	// Now is the real clock of this process, with its monotonic reading.
 	Now func() time.Time
 	// BatchSize bounds the rows of one transaction. 0: 500.
 	BatchSize int
@@ -58,16 +58,13 @@ type Collector struct {
 // NewCollector makes a Collector. It panics on a config that lacks what is
 // required: that is a mistake of the program.
 func NewCollector(cfg Config) *Collector {
-	if cfg.Pool == nil || cfg.Gateway == nil || cfg.Environment == "" || cfg.Log == nil {
-		panic("worker: Config needs Pool, Gateway, Environment and Log")
+	if cfg.Pool == nil || cfg.Gateway == nil || cfg.Environment == "" || cfg.Log == nil || cfg.Now == nil {
+		panic("worker: Config needs Pool, Gateway, Environment, Log and Now")
 	}
 	w := &Collector{
 		pool: cfg.Pool, gateway: cfg.Gateway, environment: cfg.Environment, livemode: cfg.Livemode, log: cfg.Log,
 		metrics: cfg.Metrics, limits: cfg.Limits, holidays: billing.BankHolidays(), realNow: cfg.Now, interlock: cfg.MayCharge,
 		sweepSize: cmp.Or(cfg.SweepSize, 1000),
-	}
-	if w.realNow == nil {
-		w.realNow = time.Now
 	}
 	if w.interlock == nil {
 		w.interlock = func() error { return nil }

@@ -3,7 +3,6 @@ package worker
 import (
 	"context"
 	"fmt"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/riverqueue/river"
@@ -25,8 +24,8 @@ type Swept struct {
 // A tick means look. What was missed while nobody ticked is found by the next
 // one, because what is due is derived from what is stored.
 func (w *Collector) Sweep(ctx context.Context, jobs *river.Client[pgx.Tx]) (swept Swept, err error) {
-	begun := time.Now()
-	defer func() { w.metrics.swept(swept, err, time.Since(begun)) }()
+	begun := w.realNow()
+	defer func() { w.metrics.swept(swept, err, w.realNow().Sub(begun)) }()
 	for {
 		var opened billing.Opened
 		err := pgx.BeginFunc(ctx, w.pool, func(tx pgx.Tx) error {

@@ -70,7 +70,7 @@ func setup(t *testing.T) *plant {
 		t.Fatal(err)
 	}
 	p.collector = worker.NewCollector(worker.Config{
-		Pool: p.pool, Gateway: worker.NewPayMongo(p.client), Environment: billing.EnvironmentDev, Log: log,
+		Pool: p.pool, Gateway: worker.NewPayMongo(p.client), Environment: billing.EnvironmentDev, Log: log, Now: time.Now,
 	})
 	p.jobs, err = river.NewClient(riverpgxv5.New(p.pool), &river.Config{
 		Schema: "river", Workers: p.collector.Workers(), Logger: log,
@@ -349,6 +349,87 @@ func TestUnauthorizedTripsTheBreakerAndDunsNobody(t *testing.T) {
 		t.Errorf("%d of 5 paid afterwards", n)
 	}
 	p.checkBooks()
+}
+
+// What an attach may be answered with that is no decline of the card.
+func TestRefusedAttaches(t *testing.T) {
+	t.Parallel()
+	state := `SELECT i.status || ' ' || i.waiting_for || ' ' || a.state || ' ' || COALESCE(a.decline_code, '') FROM singil.invoices i JOIN singil.attempts a ON a.invoice_id = i.id`
+
+	t.Run("CardIsGone", func(t *testing.T) {
+		t.Parallel()
+		p := setup(t)
+		p.subscribe("s1", "4343434343434345")
+		if _, err := p.pool.Exec(t.Context(), `UPDATE singil.payment_methods SET provider_payment_method_id = 'pm_gone'`); err != nil {
+			t.Fatal(err)
+		}
+		p.tick()
+		if got := p.text(state); got != "open schedule no_effect " {
+			t.Error(got)
+		}
+		if got := p.text(`SELECT status || ' ' || blocked_code FROM singil.payment_methods`); got != "blocked gone" {
+			t.Error(got)
+		}
+		p.until(noon.AddDate(0, 0, 20))
+		if got := p.text(`SELECT status FROM singil.invoices`); got != billing.InvoiceUncollectible {
+			t.Error(got)
+		}
+		p.checkBooks()
+	})
+	t.Run("NotAllowedOffSession", func(t *testing.T) {
+		t.Parallel()
+		p := setup(t)
+		p.subscribe("s1", "4343434343434345")
+		p.vault()
+		profile := p.box.Profile()
+		profile.OffSession = "not_allowed"
+		if err := p.box.SetProfile(profile); err != nil {
+			t.Fatal(err)
+		}
+		p.tick()
+		if got := p.text(state); got != "open customer declined organization_not_allowed" {
+			t.Error(got)
+		}
+		if got := p.text(`SELECT breaker_open::text FROM singil.provider_state`); got != "false" {
+			t.Error("an account that may not charge off-session is no fault of the key")
+		}
+	})
+	t.Run("Unauthorized", func(t *testing.T) {
+		t.Parallel()
+		p := setup(t)
+		p.subscribe("s1", "4343434343434345")
+		p.fault(sandbox.Fault{Kind: sandbox.Unauthorized, Endpoint: "payment_intents.attach", Times: 1})
+		p.tick()
+		if got := p.text(state); got != "open schedule no_effect " {
+			t.Error(got)
+		}
+		if got := p.text(`SELECT breaker_open::text FROM singil.provider_state`); got != "true" {
+			t.Error("the breaker did not trip")
+		}
+	})
+}
+
+// vault saves the one card on record for a customer of the sandbox.
+func (p *plant) vault() {
+	p.t.Helper()
+	ctx := p.t.Context()
+	customer, err := p.client.Customers.Create(ctx, &paymongo.CustomerCreateParams{
+		FirstName: "Maria", LastName: "Santos", Email: "maria@example.com", Phone: "+639170000001", DefaultDevice: "email",
+	})
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	intent, err := p.client.PaymentIntents.Create(ctx, &paymongo.PaymentIntentCreateParams{
+		Amount: 2000, PaymentMethodAllowed: []string{"card"},
+		SetupFutureUsage: &paymongo.SetupFutureUsage{SessionType: paymongo.SessionTypeOffSession, CustomerID: customer.ID},
+	})
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	card := p.text(`SELECT provider_payment_method_id FROM singil.payment_methods`)
+	if _, err := p.client.PaymentIntents.Attach(ctx, intent.ID, &paymongo.PaymentIntentAttachParams{PaymentMethod: card}); err != nil {
+		p.t.Fatal(err)
+	}
 }
 
 func TestThreeMonthsOfFaults(t *testing.T) {

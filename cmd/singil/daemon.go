@@ -83,7 +83,7 @@ func newDaemon(ctx context.Context, cfg config, gateway worker.Gateway, livemode
 	d.registry.MustRegister(metrics.Collectors()...)
 	d.collector = worker.NewCollector(worker.Config{
 		Pool: d.pool, Gateway: gateway, Environment: cfg.Environment, Livemode: livemode, Log: log, Metrics: metrics,
-		MayCharge: d.mayCharge,
+		MayCharge: d.mayCharge, Now: time.Now,
 	})
 	d.jobs, err = river.NewClient(riverpgxv5.New(d.riverPool), &river.Config{
 		Schema: migrations.RiverSchema, Logger: log, Workers: d.collector.Workers(),
@@ -100,7 +100,7 @@ func newDaemon(ctx context.Context, cfg config, gateway worker.Gateway, livemode
 	if err != nil {
 		return nil, fmt.Errorf("start the queue: %w", err)
 	}
-	d.timer = scheduler.Timer{Schedule: schedule, Sweep: d.sweep, Woken: d.woken, Log: log}
+	d.timer = scheduler.Timer{Schedule: schedule, Sweep: d.sweep, Woken: d.woken, Log: log, Now: time.Now}
 	return d, nil
 }
 
