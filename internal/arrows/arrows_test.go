@@ -51,6 +51,8 @@ const (
 	prometheus = "github.com/prometheus/client_golang"
 	rate       = "golang.org/x/time"
 	river      = "github.com/riverqueue/river"
+	syncs      = "golang.org/x/sync"
+	term       = "golang.org/x/term"
 	uuid       = "github.com/google/uuid"
 )
 
@@ -61,7 +63,7 @@ var rooms = []room{
 		rooms: []string{
 			"server", "scheduler", "worker", "billing", "paymongo", "paymongo/sandbox", "migrations", "internal/devpg",
 		},
-		modules: []string{cobra, env, pgx, prometheus, river},
+		modules: []string{cobra, env, pgx, prometheus, river, syncs, term, uuid},
 	},
 	{
 		path:    "server",
