@@ -1,12 +1,12 @@
-# What one does here. `make` alone lists it. Needs Go and nothing else, except where a line says so;
+# What one does here. `make` alone lists it. Needs Go and PostgreSQL's programs, which Debian's root gets installed;
 # the tools are pinned in tools/go.mod and are fetched and built on first use.
 
 .PHONY: help build demo test lint fuzz bench conformance-node need-go
 
 help:
 	@echo 'make build             bin/singil'
-	@echo 'make demo              10,000 charges while three answers in ten are lost, naive and careful'
-	@echo 'make test              every test, with the race detector (needs a C compiler)'
+	@echo 'make demo              three months of billing in a minute, with faults, no keys, no Docker'
+	@echo 'make test              every test, with the race detector, on a real PostgreSQL (needs a C compiler)'
 	@echo 'make lint              formatting, go vet, linters, go.mod, house rules'
 	@echo 'make fuzz              every fuzz target in turn, FUZZTIME=1m each'
 	@echo 'make bench             the benchmarks, BENCH=. selects'
@@ -19,9 +19,9 @@ build: need-go
 	version=$$(git describe --tags --always --dirty 2>/dev/null || true); \
 	go build -trimpath -ldflags "-X main.version=$$version" -o bin/singil ./cmd/singil
 
-# The daemon's demo will take this place; until then it shows what the two packages are for.
-demo: need-go
-	go test ./paymongo -count=1 -run 'NaiveClientChargesTwice|CarefulClientChargesOnce' -pairs 10000 -v
+demo: build
+	@sh tools/need-postgres.sh
+	bin/singil demo
 
 test: need-go
 	@if [ "$$(go env CGO_ENABLED)" != 1 ]; then \

@@ -37,7 +37,13 @@ func (c *Collection) Choose(now time.Time, limits CardLimits, holidays Holidays)
 		}
 		card = c.card(saved.ID)
 	}
-	permit := limits.Permit(CardUse{Network: NetworkOf(card.Brand), Past: card.Past, InvoiceAttempts: c.AttemptCount}, now)
+	reached := 0 // attempts that may have reached a card
+	for _, a := range c.Attempts {
+		if a.State != AttemptNoEffect {
+			reached++
+		}
+	}
+	permit := limits.Permit(CardUse{Network: NetworkOf(card.Brand), Past: card.Past, InvoiceAttempts: reached}, now)
 	switch {
 	case permit.Allowed:
 		return Choice{Card: card}, nil

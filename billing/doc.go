@@ -33,7 +33,10 @@
 //	protocol                    what to do next, and what an answer means: pure
 //	sweep, load, choose         due subscriptions to invoices, invoices to a card
 //	arm, settle, writes         the two transactions of a charge, set-wise
-//	instance, audit, events     the installation, who did what, what happened
+//	inbox, outbox, events       what the provider tells us, what we tell merchants
+//	import, export, lifecycle   what merchants bring, take away, and change
+//	retry                       an operator's attempt, through the same guards
+//	instance, audit             the installation, and who did what
 //
 // # Times
 //

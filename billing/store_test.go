@@ -279,3 +279,26 @@ func TestUnknownStaysOpenAndClimbsTheLadder(t *testing.T) {
 	}
 	l.want("succeeded", `SELECT state FROM singil.attempts`)
 }
+
+func TestExpiringCardIsToldOnce(t *testing.T) {
+	t.Parallel()
+	l := setup(t)
+	l.exec(`UPDATE singil.payment_methods SET exp_month = 2, exp_year = 2026, last4 = '4345'`)
+	notify := func(now time.Time) (n int) {
+		l.tx(func(tx pgx.Tx) (err error) {
+			n, err = billing.NotifyExpiring(context.Background(), tx, now, 100)
+			return err
+		})
+		return n
+	}
+	lastDay := time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC).Add(-8 * time.Hour) // midnight in Manila
+	for _, step := range []struct {
+		at   time.Time
+		want int
+	}{{lastDay.Add(-billing.ExpiryNotice - time.Second), 0}, {lastDay.Add(-billing.ExpiryNotice), 1}, {lastDay, 0}} {
+		if got := notify(step.at); got != step.want {
+			t.Errorf("at %s: %d, want %d", step.at, got, step.want)
+		}
+	}
+	l.want("4345", `SELECT data ->> 'last4' FROM singil.events WHERE type = 'payment_method.expiring'`)
+}

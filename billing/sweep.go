@@ -33,7 +33,7 @@ SELECT s.id, s.customer_id, s.external_id, s.status, s.quantity, s.amount_minor,
        np.id, np.amount_minor, np.interval_unit, np.interval_count, np.catch_up, np.dunning::text
 FROM singil.subscriptions s
 LEFT JOIN singil.plans np ON np.id = s.next_plan_id
-WHERE s.next_due_at <= $1
+WHERE s.next_due_at <= $1 AND ($3::uuid IS NULL OR s.id = $3)
 ORDER BY s.next_due_at
 LIMIT $2
 FOR NO KEY UPDATE OF s SKIP LOCKED`
@@ -79,7 +79,41 @@ type nextPlan struct {
 // locked are left to it. A subscription that cannot be planned is parked with
 // its reason, and the others go on.
 func OpenDue(ctx context.Context, tx pgx.Tx, environment Environment, livemode bool, now time.Time, limit int) (Opened, error) {
-	due, err := dueSubscriptions(ctx, tx, now, limit)
+	return openDue(ctx, tx, environment, livemode, now, limit, nil)
+}
+
+// OpenDueOne is OpenDue for one subscription, if it is due: for when a batch
+// fails as a whole, and the row that makes it fail has to be found.
+func OpenDueOne(ctx context.Context, tx pgx.Tx, environment Environment, livemode bool, now time.Time, subscription uuid.UUID) (Opened, error) {
+	return openDue(ctx, tx, environment, livemode, now, 1, &subscription)
+}
+
+const sqlDueIDs = `
+SELECT s.id FROM singil.subscriptions s WHERE s.next_due_at <= $1 ORDER BY s.next_due_at LIMIT $2`
+
+// DueIDs lists subscriptions that are due, and locks nothing.
+func DueIDs(ctx context.Context, q Querier, now time.Time, limit int) ([]uuid.UUID, error) {
+	rows, err := q.Query(ctx, sqlDueIDs, now, limit)
+	if err != nil {
+		return nil, fmt.Errorf("list due subscriptions: %w", err)
+	}
+	ids, err := pgx.CollectRows(rows, pgx.RowTo[uuid.UUID])
+	if err != nil {
+		return nil, fmt.Errorf("list due subscriptions: %w", err)
+	}
+	return ids, nil
+}
+
+// ParkSubscription takes a subscription out of the sweep until somebody has mended it.
+func ParkSubscription(ctx context.Context, tx pgx.Tx, subscription uuid.UUID, reason string) error {
+	if _, err := tx.Exec(ctx, sqlParkSubscriptions, []uuid.UUID{subscription}, []string{reason}); err != nil {
+		return fmt.Errorf("park subscription %s: %w", subscription, err)
+	}
+	return nil
+}
+
+func openDue(ctx context.Context, tx pgx.Tx, environment Environment, livemode bool, now time.Time, limit int, only *uuid.UUID) (Opened, error) {
+	due, err := dueSubscriptions(ctx, tx, now, limit, only)
 	if err != nil {
 		return Opened{}, fmt.Errorf("read due subscriptions: %w", err)
 	}
@@ -94,8 +128,8 @@ func OpenDue(ctx context.Context, tx pgx.Tx, environment Environment, livemode b
 	return o.result, nil
 }
 
-func dueSubscriptions(ctx context.Context, tx pgx.Tx, now time.Time, limit int) ([]*dueSubscription, error) {
-	rows, err := tx.Query(ctx, sqlDueSubscriptions, now, limit)
+func dueSubscriptions(ctx context.Context, tx pgx.Tx, now time.Time, limit int, only *uuid.UUID) ([]*dueSubscription, error) {
+	rows, err := tx.Query(ctx, sqlDueSubscriptions, now, limit, only)
 	if err != nil {
 		return nil, err
 	}
@@ -279,6 +313,7 @@ UPDATE singil.subscriptions s
 SET status = r.status, amount_minor = r.amount, interval_unit = r.unit, interval_count = r.count, catch_up = r.catch_up,
     anchor_at = r.anchor_at, anchor_no = r.anchor_no, next_period_no = r.no, next_due_at = r.due_at,
     last_charge_at = r.last_charge_at, cancelled_at = r.cancelled_at, parked_reason = NULLIF(r.parked, ''),
+    paused_at = CASE WHEN r.status = 'paused' THEN s.paused_at END,
     plan_id = COALESCE(s.next_plan_id, s.plan_id), next_plan_id = NULL,
     dunning = COALESCE((SELECT np.dunning FROM singil.plans np WHERE np.id = s.next_plan_id), s.dunning),
     updated_at = clock_timestamp()

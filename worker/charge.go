@@ -19,9 +19,9 @@ type Gateway interface {
 	Attach(ctx context.Context, armed billing.Armed, sendBefore time.Time) billing.Answer
 }
 
-// sendWithin is how long after the commit of its arming an attach may leave, by
-// the monotonic clock. It ends well before billing.SendWindow, which is by
-// another clock.
+// sendWithin is how long after its arming began an attach may leave, by the
+// monotonic clock. It ends well before billing.SendWindow, which is by another
+// clock.
 const sendWithin = billing.SendWindow / 2
 
 // collection is one run over one invoice.
@@ -56,7 +56,13 @@ func (w *Collector) collect(ctx context.Context, invoice uuid.UUID, mayCharge bo
 	}
 	for {
 		step := c.Next(c.looked)
+		if !mayCharge {
+			step = c.lookInstead(step)
+		}
 		if !mayCharge && step != billing.StepLook {
+			if !c.InvoiceOpen || c.WaitingFor != billing.WaitingForProvider {
+				return nil // its next wake-up stands as it is
+			}
 			// Nothing is open here: what is left is a charge's to do.
 			return c.put(ctx, billing.Settlement{Judgement: billing.Judgement{Ruling: billing.Deferred}, Decision: &billing.Decision{
 				Action: billing.DunningActionRetryAt, At: c.now, Reason: "nothing is open at the provider",
@@ -133,6 +139,9 @@ func (c *collection) charge(ctx context.Context) error {
 	if choice.Decision != nil {
 		return c.put(ctx, billing.Settlement{Judgement: billing.Judgement{Ruling: billing.Deferred, Reason: choice.Decision.Reason}, Decision: choice.Decision})
 	}
+	// Counted from before the arming: a process that is stopped anywhere behind
+	// this line finds the time over when it goes on.
+	sendBefore := c.realNow().Add(sendWithin)
 	result, err := c.arm.Do(ctx, billing.ArmRequest{
 		InvoiceID: c.InvoiceID, IntentID: c.IntentID, ProviderIntentID: c.ProviderIntentID, Fence: c.Fence,
 		CardID: choice.Card.ID, ProviderCardID: choice.Card.ProviderID, Trigger: c.Trigger,
@@ -145,7 +154,6 @@ func (c *collection) charge(ctx context.Context) error {
 	if result.Err != nil {
 		return c.notArmed(ctx, result.Err)
 	}
-	sendBefore := c.realNow().Add(sendWithin)
 
 	// Past this line money may move. A shutdown lets the attach finish.
 	c.metrics.started(c.Collection, c.now)

@@ -10,6 +10,8 @@
 //	sweep.go      due subscriptions become invoices, due invoices become jobs
 //	charge.go     load, create, look, arm, send, settle: one invoice
 //	reconcile.go  look and settle only; it can never charge
+//	webhook.go    the provider's webhooks: checked, stored, and only a wake-up
+//	outbox.go     what happened, delivered to the merchant's systems
 //	gateway.go    the provider's words, and nothing else here speaks them
 //	batcher.go    many goroutines' rows in one transaction
 //

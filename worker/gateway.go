@@ -3,8 +3,13 @@ package worker
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
+	"slices"
+	"strings"
 	"time"
+
+	"github.com/google/uuid"
 
 	"github.com/singil/singil/billing"
 	"github.com/singil/singil/paymongo"
@@ -128,4 +133,119 @@ func providerIntent(intent *paymongo.PaymentIntent) billing.ProviderIntent {
 		})
 	}
 	return out
+}
+
+// PayMongoWebhooks checks the deliveries of PayMongo's webhooks.
+type PayMongoWebhooks struct {
+	secrets paymongo.WebhookSecrets
+	mode    paymongo.Mode
+}
+
+// NewPayMongoWebhooks takes the webhook's secret, or two during a rotation. It
+// refuses an empty one: anybody could sign with it.
+func NewPayMongoWebhooks(livemode bool, secrets ...string) (*PayMongoWebhooks, error) {
+	known, err := paymongo.NewWebhookSecrets(secrets...)
+	if err != nil {
+		return nil, err
+	}
+	return &PayMongoWebhooks{secrets: known, mode: paymongo.ModeOf(livemode)}, nil
+}
+
+// verify tells when an authentic delivery was signed. How old that may be is
+// judged by business time, which a database knows; so the epoch is asked about
+// here, and the client's answer is the time that was signed.
+func (p *PayMongoWebhooks) verify(header string, body []byte) (signedAt time.Time, err error) {
+	epoch := time.Unix(0, 0)
+	err = paymongo.VerifySignature(header, body, p.secrets, p.mode, epoch, 1)
+	var stale *paymongo.StaleError
+	switch {
+	case err == nil:
+		return epoch, nil
+	case errors.As(err, &stale):
+		return stale.SignedAt, nil
+	}
+	return time.Time{}, fmt.Errorf("%w: %w", ErrNotAuthentic, err)
+}
+
+func (p *PayMongoWebhooks) livemode() bool { return p.mode == paymongo.ModeLive }
+
+// eventLabels are the types that a metric may name.
+var eventLabels = []paymongo.EventType{
+	paymongo.EventPaymentPaid, paymongo.EventPaymentFailed, paymongo.EventPaymentRefunded, paymongo.EventPaymentRefundUpdated,
+	paymongo.EventPaymentIntentSucceeded, paymongo.EventPaymentIntentAwaitingPaymentMethod, paymongo.EventRefundSucceeded,
+}
+
+// readNotice reads the body of an authentic delivery. Texts that a database
+// would refuse are left out: a delivery that cannot be stored would come again
+// and again, until PayMongo turns the webhook off.
+func readNotice(body []byte) (notice, error) {
+	event, err := paymongo.ParseEvent(body)
+	if err != nil {
+		return notice{}, fmt.Errorf("%w: %w", ErrNotAnEvent, err)
+	}
+	n := notice{
+		EventID: event.ID, Type: string(event.Type), Label: otherEvent, Livemode: event.Livemode,
+		ResourceID: tidy(event.ResourceID), At: event.CreatedAt.Time, Unreadable: event.ResourceErr,
+	}
+	if slices.Contains(eventLabels, event.Type) {
+		n.Label = n.Type
+	}
+	switch about := event.Resource.(type) {
+	case *paymongo.Payment:
+		n.AboutMoney, n.IntentID = true, tidy(about.PaymentIntentID)
+		n.readMetadata(about.Metadata)
+		n.readPayment(about)
+		if len(about.Refunds) > 0 {
+			n.RefundOf = tidy(about.ID)
+		}
+		for _, r := range about.Refunds {
+			n.readRefund(r)
+		}
+	case *paymongo.PaymentIntent:
+		n.AboutMoney, n.IntentID, n.Paid = true, tidy(about.ID), about.Status == paymongo.PaymentIntentStatusSucceeded
+		n.readMetadata(about.Metadata)
+		for _, p := range about.Payments {
+			n.readPayment(p)
+		}
+	case *paymongo.Refund:
+		n.AboutMoney, n.RefundOf = true, tidy(about.PaymentID)
+		n.readRefund(about)
+	}
+	n.AboutMoney = n.AboutMoney || n.Unreadable != nil
+	return n, nil
+}
+
+func (n *notice) readMetadata(m paymongo.Metadata) {
+	n.Environment = m["environment"]
+	if id, err := uuid.Parse(m["invoice"]); err == nil {
+		n.InvoiceID = id
+	}
+}
+
+func (n *notice) readPayment(p *paymongo.Payment) {
+	if p.Status != paymongo.PaymentStatusPaid {
+		return
+	}
+	n.Paid = true
+	if id := tidy(p.ID); id != "" {
+		n.Payments = append(n.Payments, billing.ProviderPayment{
+			ID: id, Status: string(p.Status), Livemode: p.Livemode, At: p.CreatedAt.Time,
+			Amount: billing.Money{Minor: p.Amount, Currency: billing.Currency(tidy(p.Currency))},
+		})
+	}
+}
+
+// readRefund adds up what was given back for certain.
+func (n *notice) readRefund(r *paymongo.Refund) {
+	if r.Status == paymongo.RefundStatusSucceeded && r.Amount > 0 && r.Amount <= billing.MaxAmountMinor {
+		n.RefundedMinor += r.Amount
+	}
+}
+
+// tidy is an id that a database takes, or nothing.
+func tidy(id string) string {
+	if len(id) > 200 || strings.ContainsFunc(id, func(r rune) bool { return r <= ' ' || r > '~' }) {
+		return ""
+	}
+	return id
 }

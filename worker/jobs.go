@@ -14,6 +14,7 @@ const (
 	QueueCharge    = "charge"
 	QueueReconcile = "reconcile"
 	QueueSweep     = "sweep"
+	QueueWebhook   = "webhook"
 )
 
 // JobTimeout is longer than anything a job does; RescueAfter is longer than
@@ -70,6 +71,7 @@ func (w *Collector) Workers() *river.Workers {
 	river.AddWorker(workers, &chargeWorker{collector: w})
 	river.AddWorker(workers, &reconcileWorker{collector: w})
 	river.AddWorker(workers, &sweepWorker{collector: w})
+	river.AddWorker(workers, &webhookWorker{collector: w})
 	return workers
 }
 

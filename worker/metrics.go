@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -25,6 +26,9 @@ type Metrics struct {
 	enqueued     prometheus.Counter
 	opened       prometheus.Counter
 	parked       prometheus.Counter
+
+	webhooks webhookMetrics
+	outbox   outboxMetrics
 }
 
 var (
@@ -67,6 +71,8 @@ func NewMetrics() *Metrics {
 		enqueued: single("scheduler_enqueued_total", "Jobs enqueued by sweeps."),
 		opened:   single("invoices_opened_total", "Invoices opened by sweeps."),
 		parked:   single("parked_total", "Subscriptions and invoices put in front of a human."),
+		webhooks: newWebhookMetrics(),
+		outbox:   newOutboxMetrics(),
 	}
 	for _, r := range rulings {
 		for _, t := range triggers {
@@ -91,10 +97,11 @@ func NewMetrics() *Metrics {
 
 // Collectors are what a registry registers.
 func (m *Metrics) Collectors() []prometheus.Collector {
-	return []prometheus.Collector{
+	own := []prometheus.Collector{
 		m.attempts, m.declines, m.amount, m.recovered, m.recoveredSum, m.resolutions, m.uncollected, m.duration, m.lag,
 		m.sweeps, m.sweepTime, m.sweepSuccess, m.enqueued, m.opened, m.parked,
 	}
+	return slices.Concat(own, m.webhooks.collectors(), m.outbox.collectors())
 }
 
 // attempted counts one attempt with its outcome.

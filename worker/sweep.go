@@ -3,6 +3,7 @@ package worker
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/riverqueue/river"
@@ -14,6 +15,7 @@ import (
 type Swept struct {
 	billing.Opened
 	Enqueued int
+	Webhooks int // deliveries whose next try has come
 }
 
 // Sweep opens an invoice for every period that is due and enqueues a job for
@@ -26,37 +28,96 @@ type Swept struct {
 func (w *Collector) Sweep(ctx context.Context, jobs *river.Client[pgx.Tx]) (swept Swept, err error) {
 	begun := w.realNow()
 	defer func() { w.metrics.swept(swept, err, w.realNow().Sub(begun)) }()
-	for {
-		var opened billing.Opened
-		err := pgx.BeginFunc(ctx, w.pool, func(tx pgx.Tx) error {
-			instance, err := billing.LoadInstance(ctx, tx)
-			if err != nil {
-				return err
+	for _, phase := range []func(context.Context) (n int, err error){
+		func(ctx context.Context) (int, error) {
+			opened, err := w.openDue(ctx)
+			swept.Subscriptions += opened.Subscriptions
+			swept.Invoices += opened.Invoices
+			swept.Skipped += opened.Skipped
+			swept.Parked += opened.Parked
+			return opened.Subscriptions, err
+		},
+		func(ctx context.Context) (int, error) {
+			n, err := w.enqueueDue(ctx, jobs)
+			swept.Enqueued += n
+			return n, err
+		},
+		func(ctx context.Context) (int, error) {
+			n, err := w.enqueueWebhooks(ctx, jobs)
+			swept.Webhooks += n
+			return n, err
+		},
+		w.notifyExpiring,
+	} {
+		// A full batch means that there may be more.
+		for n := w.sweepSize; n >= w.sweepSize; {
+			if n, err = phase(ctx); err != nil {
+				return swept, fmt.Errorf("sweep: %w", err)
 			}
-			opened, err = billing.OpenDue(ctx, tx, w.environment, w.livemode, instance.Now(w.realNow()), w.sweepSize)
+		}
+	}
+	return swept, nil
+}
+
+// openDue opens what is due in one transaction. If the database refuses it on
+// account of some row, each subscription gets a transaction of its own, and the
+// ones that still fail are parked: one bad row must not stop all billing.
+func (w *Collector) openDue(ctx context.Context) (opened billing.Opened, err error) {
+	var now time.Time
+	err = pgx.BeginFunc(ctx, w.pool, func(tx pgx.Tx) error {
+		instance, err := billing.LoadInstance(ctx, tx)
+		if err != nil {
+			return err
+		}
+		now = instance.Now(w.realNow())
+		opened, err = billing.OpenDue(ctx, tx, w.environment, w.livemode, now, w.sweepSize)
+		return err
+	})
+	if err == nil || isConnection(err) || ctx.Err() != nil {
+		return opened, err
+	}
+	w.log.Error("a batch of due subscriptions failed, going one by one", "error", err)
+	due, err := billing.DueIDs(ctx, w.pool, now, w.sweepSize)
+	if err != nil {
+		return billing.Opened{}, err
+	}
+	opened = billing.Opened{Subscriptions: len(due)}
+	for _, id := range due {
+		var one billing.Opened
+		err := pgx.BeginFunc(ctx, w.pool, func(tx pgx.Tx) (err error) {
+			one, err = billing.OpenDueOne(ctx, tx, w.environment, w.livemode, now, id)
 			return err
 		})
+		if err != nil && isConnection(err) {
+			return opened, err
+		}
 		if err != nil {
-			return swept, fmt.Errorf("sweep: %w", err)
+			w.log.Error("subscription parked", "subscription_id", id, "error", err)
+			one = billing.Opened{Parked: 1}
+			if err := pgx.BeginFunc(ctx, w.pool, func(tx pgx.Tx) error {
+				return billing.ParkSubscription(ctx, tx, id, err.Error())
+			}); err != nil {
+				return opened, err
+			}
 		}
-		swept.Subscriptions += opened.Subscriptions
-		swept.Invoices += opened.Invoices
-		swept.Skipped += opened.Skipped
-		swept.Parked += opened.Parked
-		if opened.Subscriptions < w.sweepSize {
-			break
-		}
+		opened.Invoices += one.Invoices
+		opened.Skipped += one.Skipped
+		opened.Parked += one.Parked
 	}
-	for {
-		n, err := w.enqueueDue(ctx, jobs)
-		swept.Enqueued += n
+	return opened, nil
+}
+
+// notifyExpiring tells of cards that will expire.
+func (w *Collector) notifyExpiring(ctx context.Context) (n int, err error) {
+	err = pgx.BeginFunc(ctx, w.pool, func(tx pgx.Tx) error {
+		instance, err := billing.LoadInstance(ctx, tx)
 		if err != nil {
-			return swept, fmt.Errorf("sweep: %w", err)
+			return err
 		}
-		if n < w.sweepSize {
-			return swept, nil
-		}
-	}
+		n, err = billing.NotifyExpiring(ctx, tx, instance.Now(w.realNow()), w.sweepSize)
+		return err
+	})
+	return n, err
 }
 
 func (w *Collector) enqueueDue(ctx context.Context, jobs *river.Client[pgx.Tx]) (n int, err error) {

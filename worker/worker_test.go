@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"math"
 	"net/http/httptest"
+	"strings"
 	"testing"
 	"time"
 
@@ -347,6 +348,37 @@ func TestUnauthorizedTripsTheBreakerAndDunsNobody(t *testing.T) {
 	p.until(noon.Add(30 * time.Hour))
 	if n := p.number(`SELECT count(*) FROM singil.invoices WHERE status = 'paid'`); n != 5 {
 		t.Errorf("%d of 5 paid afterwards", n)
+	}
+	p.checkBooks()
+}
+
+// TestOneBadRowStopsNothing makes the database refuse the batch of one
+// subscription among many.
+func TestOneBadRowStopsNothing(t *testing.T) {
+	t.Parallel()
+	p := setup(t)
+	for i := range 20 {
+		p.subscribe(fmt.Sprint("s", i), "4343434343434345")
+	}
+	for _, sql := range []string{
+		`CREATE FUNCTION public.poison() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+		   IF NEW.subscription_id = (SELECT id FROM singil.subscriptions WHERE external_id = 's7') THEN RAISE EXCEPTION 'poison'; END IF;
+		   RETURN NEW; END $$`,
+		`CREATE TRIGGER poison BEFORE INSERT ON singil.invoices FOR EACH ROW EXECUTE FUNCTION public.poison()`,
+	} {
+		if _, err := p.pool.Exec(t.Context(), sql); err != nil {
+			t.Fatal(err)
+		}
+	}
+	swept := p.tick()
+	if swept.Invoices != 19 || swept.Parked != 1 {
+		t.Errorf("%+v", swept)
+	}
+	if got := p.text(`SELECT parked_reason FROM singil.subscriptions WHERE external_id = 's7'`); !strings.Contains(got, "poison") {
+		t.Errorf("parked because of %q", got)
+	}
+	if n := p.number(`SELECT count(*) FROM singil.invoices WHERE status = 'paid'`); n != 19 {
+		t.Errorf("%d of 19 paid", n)
 	}
 	p.checkBooks()
 }

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"runtime/debug"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -22,6 +23,7 @@ import (
 	"github.com/singil/singil/billing"
 	"github.com/singil/singil/migrations"
 	"github.com/singil/singil/scheduler"
+	"github.com/singil/singil/server"
 	"github.com/singil/singil/worker"
 )
 
@@ -30,6 +32,7 @@ import (
 const (
 	chargeWorkers    = 200
 	reconcileWorkers = 20
+	webhookWorkers   = 20
 
 	// clockTolerance is how far this process's clock may be off the database's.
 	clockTolerance = 2 * time.Second
@@ -49,6 +52,8 @@ type daemon struct {
 	collector *worker.Collector
 	jobs      *river.Client[pgx.Tx]
 	timer     scheduler.Timer
+	outbox    *worker.Outbox
+	handler   http.Handler
 
 	virtual  time.Time // as the timer saw it last
 	draining atomic.Bool
@@ -91,6 +96,7 @@ func newDaemon(ctx context.Context, cfg config, gateway worker.Gateway, livemode
 			worker.QueueCharge:    {MaxWorkers: chargeWorkers},
 			worker.QueueReconcile: {MaxWorkers: reconcileWorkers},
 			worker.QueueSweep:     {MaxWorkers: 1},
+			worker.QueueWebhook:   {MaxWorkers: webhookWorkers},
 		},
 		PeriodicJobs: scheduler.PeriodicJobs(schedule),
 		JobTimeout:   worker.JobTimeout, RescueStuckJobsAfter: worker.RescueAfter, SoftStopTimeout: drainTimeout,
@@ -100,8 +106,41 @@ func newDaemon(ctx context.Context, cfg config, gateway worker.Gateway, livemode
 	if err != nil {
 		return nil, fmt.Errorf("start the queue: %w", err)
 	}
+	d.outbox = worker.NewOutbox(worker.OutboxConfig{Pool: d.pool, Log: log, Now: time.Now, Metrics: metrics})
+	if d.handler, err = d.newHandler(livemode, metrics); err != nil {
+		return nil, err
+	}
 	d.timer = scheduler.Timer{Schedule: schedule, Sweep: d.sweep, Woken: d.woken, Log: log, Now: time.Now}
 	return d, nil
+}
+
+// newHandler serves webhooks, metrics and health. Without a webhook secret
+// there is no route for webhooks: open outcomes are then found by asking alone.
+func (d *daemon) newHandler(livemode bool, metrics *worker.Metrics) (http.Handler, error) {
+	cfg := server.Config{
+		Registry: d.registry, Log: d.log, Draining: d.draining.Load,
+		Checks: []server.Check{
+			{Name: "database", Run: d.pool.Ping},
+			{Name: "schema", Run: func(ctx context.Context) error {
+				err := migrations.Check(ctx, d.pool)
+				var ahead *migrations.AheadError
+				if errors.As(err, &ahead) {
+					return nil // an older program on a newer schema goes on
+				}
+				return err
+			}},
+		},
+	}
+	if d.cfg.WebhookSecret != "" {
+		webhooks, err := worker.NewPayMongoWebhooks(livemode, strings.Split(d.cfg.WebhookSecret, ",")...)
+		if err != nil {
+			return nil, configError{fmt.Errorf("PAYMONGO_WEBHOOK_SECRET: %w", err)}
+		}
+		cfg.Inbox = worker.NewInbox(worker.InboxConfig{
+			Pool: d.pool, Jobs: d.jobs, Webhooks: webhooks, Log: d.log, Now: time.Now, Metrics: metrics,
+		})
+	}
+	return server.New(cfg), nil
 }
 
 // bind refuses a database of another installation. Another cluster freezes
@@ -161,20 +200,18 @@ func (d *daemon) woken(ctx context.Context) (bool, error) {
 
 // run works until ctx is done, then drains: it takes no more work, lets the
 // attaches under way finish, and stops.
-func (d *daemon) run(ctx context.Context, listener net.Listener, handler http.Handler) error {
+func (d *daemon) run(ctx context.Context, listener net.Listener) error {
 	if err := d.jobs.Start(context.WithoutCancel(ctx)); err != nil {
 		return fmt.Errorf("start the queue: %w", err)
 	}
-	server := &http.Server{
-		Handler: handler, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 15 * time.Second, WriteTimeout: 30 * time.Second,
-		IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 16 << 10, ErrorLog: slog.NewLogLogger(d.log.Handler(), slog.LevelWarn),
-	}
+	web := server.NewHTTPServer(d.handler, d.log)
 	failed := make(chan error, 1)
-	go func() { failed <- server.Serve(listener) }()
+	go func() { failed <- web.Serve(listener) }()
 
 	looping, stop := context.WithCancel(ctx)
 	var loops sync.WaitGroup
 	loops.Go(func() { d.timer.Run(looping) })
+	loops.Go(func() { d.outbox.Run(looping) })
 	d.log.Info("running", "listen", listener.Addr().String(), "environment", d.cfg.Environment, "schedule", d.cfg.Schedule, "time_zone", d.cfg.TimeZone)
 
 	var err error
@@ -188,7 +225,7 @@ func (d *daemon) run(ctx context.Context, listener net.Listener, handler http.Ha
 	loops.Wait()
 	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTimeout+10*time.Second)
 	defer cancel()
-	return errors.Join(err, d.jobs.Stop(drain), server.Shutdown(drain))
+	return errors.Join(err, d.jobs.Stop(drain), web.Shutdown(drain))
 }
 
 func (d *daemon) close() {

@@ -1,7 +1,8 @@
 // Command singil is the off-session recurring billing worker for PayMongo.
 //
-// So far it has one subcommand: sandbox, a PayMongo to run against. The
-// billing daemon is next; see README.md.
+// singil run is the daemon, singil demo the daemon with everything around it,
+// singil sandbox a PayMongo to run against; the other commands are for the
+// people who operate it. Settings are environment variables: config.go.
 //
 // Exit codes: 0 done, 1 failed, 2 the command line was wrong, 3 not found,
 // 4 not allowed in this state, 5 partly done, 6 the provider or the database is
@@ -46,7 +47,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	root.SetOut(stdout)
 	root.SetErr(stderr)
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return usageError{cmd, err} })
-	root.AddCommand(runCommand(), sandboxCommand())
+	root.AddCommand(runCommand(), demoCommand(), sandboxCommand())
+	root.AddCommand(operatorCommands()...)
 
 	started := false
 	root.PersistentPreRun = func(*cobra.Command, []string) { started = true }

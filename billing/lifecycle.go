@@ -1,0 +1,350 @@
+package billing
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+)
+
+// ErrNotFound means that there is no such row.
+var ErrNotFound = errors.New("not found")
+
+// RefusedError is an act that this state does not allow. It says why, and what
+// to do.
+type RefusedError struct{ Reason string }
+
+func (e *RefusedError) Error() string { return e.Reason }
+
+func refused(format string, args ...any) error {
+	return &RefusedError{fmt.Sprintf(format, args...)}
+}
+
+// Act is who wants something done, why, and at which business time.
+type Act struct {
+	Actor  string
+	Reason string
+	Now    time.Time
+}
+
+// Cancellation says when a subscription ends.
+type Cancellation string
+
+// The cancellations.
+const (
+	CancelNow         Cancellation = "now"
+	CancelAtPeriodEnd Cancellation = "period_end"
+)
+
+const sqlLifecycleLock = `
+SELECT s.id, s.customer_id, s.external_id, s.status, s.quantity, s.currency, s.interval_unit, s.interval_count, s.anchor_at, s.anchor_no, s.time_zone,
+       s.next_period_no, s.next_due_at, s.pauses::text, s.trial_end, s.cancel_at, COALESCE(s.parked_reason, ''), s.plan_id, s.next_plan_id
+FROM singil.subscriptions s
+WHERE s.id = $1
+FOR NO KEY UPDATE`
+
+// lifecycle is a locked subscription.
+type lifecycle struct {
+	ID, Customer uuid.UUID
+	ExternalID   string
+	Status       string
+	Quantity     int64
+	Currency     Currency
+	Interval     Interval
+	AnchorAt     time.Time
+	AnchorNo     int
+	Zone         string
+	NextPeriodNo int
+	NextDueAt    *time.Time
+	Pauses       []Pause
+	TrialEnd     *time.Time
+	CancelAt     *time.Time
+	Parked       string
+	Plan         uuid.UUID
+	NextPlan     *uuid.UUID
+}
+
+func lockSubscription(ctx context.Context, tx pgx.Tx, id uuid.UUID) (*lifecycle, error) {
+	var s lifecycle
+	var pauses string
+	err := tx.QueryRow(ctx, sqlLifecycleLock, id).Scan(&s.ID, &s.Customer, &s.ExternalID, &s.Status, &s.Quantity, &s.Currency, &s.Interval.Unit, &s.Interval.Count,
+		&s.AnchorAt, &s.AnchorNo, &s.Zone, &s.NextPeriodNo, &s.NextDueAt, &pauses, &s.TrialEnd, &s.CancelAt, &s.Parked, &s.Plan, &s.NextPlan)
+	switch {
+	case errors.Is(err, pgx.ErrNoRows):
+		return nil, fmt.Errorf("subscription %s: %w", id, ErrNotFound)
+	case err != nil:
+		return nil, fmt.Errorf("lock subscription %s: %w", id, err)
+	}
+	if err := json.Unmarshal([]byte(pauses), &s.Pauses); err != nil {
+		return nil, fmt.Errorf("pauses of subscription %s: %w", s.ExternalID, err)
+	}
+	return &s, nil
+}
+
+func (s *lifecycle) schedule() (Schedule, error) {
+	anchor, err := NewAnchor(s.AnchorAt, s.Zone)
+	return Schedule{Anchor: anchor, Interval: s.Interval}, err
+}
+
+// shown is what the audit log keeps of a subscription.
+func (s *lifecycle) shown() fields {
+	f := fields{"status": s.Status, "plan_id": s.Plan}
+	for name, value := range map[string]any{"next_due_at": s.NextDueAt, "cancel_at": s.CancelAt} {
+		if t := value.(*time.Time); t != nil {
+			f[name] = t.UTC()
+		}
+	}
+	if s.NextPlan != nil {
+		f["next_plan_id"] = *s.NextPlan
+	}
+	return f
+}
+
+const sqlLifecycleStore = `
+UPDATE singil.subscriptions
+SET status = $2, next_due_at = $3, pauses = $4::jsonb, cancel_at = $5, next_plan_id = $6, parked_reason = NULLIF($7, ''),
+    paused_at    = CASE WHEN $2 = 'paused' THEN COALESCE(paused_at, $8) END,
+    cancelled_at = CASE WHEN $2 = 'cancelled' THEN COALESCE(cancelled_at, $8) END,
+    updated_at = clock_timestamp()
+WHERE id = $1`
+
+// store writes the subscription, the audit entry and the event together.
+func (s *lifecycle) store(ctx context.Context, tx pgx.Tx, act Act, action string, before fields, events ...Event) error {
+	_, err := tx.Exec(ctx, sqlLifecycleStore, s.ID, s.Status, s.NextDueAt, pausesDocument(s.Pauses), s.CancelAt, s.NextPlan, s.Parked, act.Now)
+	if err != nil {
+		return fmt.Errorf("%s %s: %w", action, s.ExternalID, err)
+	}
+	if err := Audit(ctx, tx, AuditEntry{Actor: act.Actor, Action: action, Subject: s.ExternalID, Reason: act.Reason, Before: before, After: s.shown()}); err != nil {
+		return err
+	}
+	return WriteEvents(ctx, tx, events)
+}
+
+func (s *lifecycle) event(act Act, kind string, more fields) Event {
+	data := fields{"subscription": s.ExternalID, "status": s.Status}
+	for name, value := range more {
+		data[name] = value
+	}
+	return Event{Type: kind, SubscriptionID: s.ID, CustomerID: s.Customer, Data: data, OccurredAt: act.Now}
+}
+
+// pausesDocument is the form in which the sweep reads pauses.
+func pausesDocument(pauses []Pause) string {
+	if pauses == nil {
+		pauses = []Pause{}
+	}
+	document, err := json.Marshal(pauses)
+	if err != nil {
+		panic(err) // two instants each
+	}
+	return string(document)
+}
+
+// PauseSubscription stops billing: no period that starts from now on is billed, and open
+// invoices wait. What is being charged at this moment has its outcome recorded.
+func PauseSubscription(ctx context.Context, tx pgx.Tx, id uuid.UUID, act Act) error {
+	s, err := lockSubscription(ctx, tx, id)
+	if err != nil {
+		return err
+	}
+	before := s.shown()
+	switch {
+	case s.Status == SubscriptionPaused:
+		return refused("subscription %s is paused already", s.ExternalID)
+	case s.Status == SubscriptionCancelled:
+		return refused("subscription %s is cancelled", s.ExternalID)
+	case s.CancelAt != nil:
+		return refused("subscription %s ends at %s; cancel it now instead", s.ExternalID, rfc3339(*s.CancelAt))
+	}
+	s.Status, s.NextDueAt, s.Pauses = SubscriptionPaused, nil, append(s.Pauses, Pause{From: act.Now})
+	return s.store(ctx, tx, act, "pause_subscription", before, s.event(act, "subscription.paused", nil))
+}
+
+const sqlLifecycleOwes = `
+SELECT EXISTS (SELECT 1 FROM singil.invoices i
+               WHERE i.subscription_id = $1
+                 AND (i.status = 'open' AND i.decline_code IS NOT NULL OR i.status IN ('review', 'uncollectible')))`
+
+// ResumeSubscription goes on with a paused subscription. Periods that started during the
+// pause are skipped by the next sweep, which records them; the period after is
+// billed when it starts.
+func ResumeSubscription(ctx context.Context, tx pgx.Tx, id uuid.UUID, act Act) error {
+	s, err := lockSubscription(ctx, tx, id)
+	if err != nil {
+		return err
+	}
+	before := s.shown()
+	if s.Status != SubscriptionPaused {
+		return refused("subscription %s is %s, not paused", s.ExternalID, s.Status)
+	}
+	for i, p := range s.Pauses {
+		if p.To.IsZero() {
+			s.Pauses[i].To = act.Now
+		}
+	}
+	schedule, err := s.schedule()
+	if err != nil {
+		return fmt.Errorf("resume %s: %w", s.ExternalID, err)
+	}
+	due, err := schedule.Boundary(s.NextPeriodNo - s.AnchorNo)
+	if err != nil {
+		return fmt.Errorf("resume %s: %w", s.ExternalID, err)
+	}
+	var owes bool
+	if err := tx.QueryRow(ctx, sqlLifecycleOwes, s.ID).Scan(&owes); err != nil {
+		return fmt.Errorf("resume %s: %w", s.ExternalID, err)
+	}
+	s.NextDueAt, s.Parked = &due, ""
+	switch {
+	case owes:
+		s.Status = SubscriptionPastDue
+	case s.TrialEnd != nil && s.TrialEnd.After(act.Now):
+		s.Status = SubscriptionTrialing
+	default:
+		s.Status = SubscriptionActive
+	}
+	return s.store(ctx, tx, act, "resume_subscription", before, s.event(act, "subscription."+s.Status, nil))
+}
+
+// CancelSubscription ends a subscription: now, or with the period that is running, which is
+// then the last one billed.
+//
+// Now also voids the open invoices that were never attempted. One whose attempt
+// is open keeps it: its outcome is recorded, whatever it is. One that was
+// declined stays a debt, and its dunning goes on.
+func CancelSubscription(ctx context.Context, tx pgx.Tx, id uuid.UUID, when Cancellation, act Act) error {
+	s, err := lockSubscription(ctx, tx, id)
+	if err != nil {
+		return err
+	}
+	if s.Status == SubscriptionCancelled {
+		return refused("subscription %s is cancelled already", s.ExternalID)
+	}
+	switch when {
+	case CancelNow:
+		return s.cancelNow(ctx, tx, act)
+	case CancelAtPeriodEnd:
+		return s.cancelAtPeriodEnd(ctx, tx, act)
+	}
+	return refused("a subscription is cancelled now or at its period_end, not %q", clip(string(when)))
+}
+
+// Never attempted is what no attempt row tells of, not what a counter says. An
+// invoice that is paid, or whose intent may be, is not touched.
+const sqlLifecycleVoid = `
+WITH unattempted AS (
+  SELECT i.id FROM singil.invoices i
+  WHERE i.subscription_id = $1 AND i.status = 'open' AND i.attempt_count = 0
+    AND NOT EXISTS (SELECT 1 FROM singil.attempts a WHERE a.invoice_id = i.id)
+  ORDER BY i.id
+  FOR UPDATE OF i
+)
+UPDATE singil.invoices i
+SET status = 'void', reason = $2, next_attempt_at = NULL, claimed = false, updated_at = clock_timestamp()
+FROM unattempted u
+WHERE i.id = u.id AND i.attempt_count = 0
+RETURNING i.id, i.period_no, i.amount_minor, i.currency`
+
+func (s *lifecycle) cancelNow(ctx context.Context, tx pgx.Tx, act Act) error {
+	before := s.shown()
+	s.Status, s.NextDueAt, s.NextPlan = SubscriptionCancelled, nil, nil
+	for i, p := range s.Pauses {
+		if p.To.IsZero() {
+			s.Pauses[i].To = act.Now
+		}
+	}
+	rows, err := tx.Query(ctx, sqlLifecycleVoid, s.ID, "the subscription was cancelled before an attempt")
+	if err != nil {
+		return fmt.Errorf("void the invoices of %s: %w", s.ExternalID, err)
+	}
+	var events []Event
+	var invoice uuid.UUID
+	var no int
+	var amount Money
+	_, err = pgx.ForEachRow(rows, []any{&invoice, &no, &amount.Minor, &amount.Currency}, func() error {
+		events = append(events, s.event(act, "invoice.void", fields{
+			"invoice_id": invoice, "period_no": no, "amount_minor": amount.Minor, "currency": amount.Currency,
+		}))
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("void the invoices of %s: %w", s.ExternalID, err)
+	}
+	return s.store(ctx, tx, act, "cancel_subscription", before, append(events, s.event(act, "subscription.cancelled", nil))...)
+}
+
+func (s *lifecycle) cancelAtPeriodEnd(ctx context.Context, tx pgx.Tx, act Act) error {
+	before := s.shown()
+	switch {
+	case s.Status == SubscriptionPaused:
+		return refused("subscription %s is paused, no period of it is running; cancel it now", s.ExternalID)
+	case s.Parked != "":
+		return refused("subscription %s waits for a decision (%s); cancel it now", s.ExternalID, s.Parked)
+	case s.CancelAt != nil:
+		return refused("subscription %s ends at %s already", s.ExternalID, rfc3339(*s.CancelAt))
+	}
+	schedule, err := s.schedule()
+	if err != nil {
+		return fmt.Errorf("cancel %s: %w", s.ExternalID, err)
+	}
+	end, err := schedule.Next(act.Now)
+	if err != nil {
+		return fmt.Errorf("cancel %s: %w", s.ExternalID, err)
+	}
+	s.CancelAt = &end
+	if s.NextDueAt == nil || s.NextDueAt.After(end) {
+		s.NextDueAt = &end // a long trial would sleep past it
+	}
+	return s.store(ctx, tx, act, "cancel_subscription", before, s.event(act, "subscription.cancel_scheduled", fields{"cancel_at": end}))
+}
+
+const sqlLifecyclePlan = `
+SELECT p.external_id, p.amount_minor, p.currency
+FROM singil.plans p
+WHERE p.id = $1
+FOR SHARE`
+
+// ChangePlan takes another plan from the next period on. The price is copied
+// when that period is opened. The plan that is held already takes back a change
+// that was to come.
+func ChangePlan(ctx context.Context, tx pgx.Tx, id, plan uuid.UUID, act Act) error {
+	s, err := lockSubscription(ctx, tx, id)
+	if err != nil {
+		return err
+	}
+	before := s.shown()
+	if s.Status == SubscriptionCancelled {
+		return refused("subscription %s is cancelled", s.ExternalID)
+	}
+	var name string
+	var amount Money
+	switch err := tx.QueryRow(ctx, sqlLifecyclePlan, plan).Scan(&name, &amount.Minor, &amount.Currency); {
+	case errors.Is(err, pgx.ErrNoRows):
+		return fmt.Errorf("plan %s: %w", plan, ErrNotFound)
+	case err != nil:
+		return fmt.Errorf("read plan %s: %w", plan, err)
+	}
+	if amount.Currency != s.Currency {
+		return refused("plan %s is in %s and subscription %s in %s", name, amount.Currency, s.ExternalID, s.Currency)
+	}
+	if _, err := amount.Mul(s.Quantity); err != nil {
+		return refused("plan %s for subscription %s: %s", name, s.ExternalID, err)
+	}
+	coming := []uuid.UUID{s.Plan}
+	if s.NextPlan != nil {
+		coming = []uuid.UUID{*s.NextPlan}
+	}
+	if slices.Contains(coming, plan) {
+		return refused("subscription %s has plan %s already", s.ExternalID, name)
+	}
+	s.NextPlan = &plan
+	if plan == s.Plan {
+		s.NextPlan = nil
+	}
+	return s.store(ctx, tx, act, "change_plan", before, s.event(act, "subscription.plan_change_scheduled", fields{"plan": name, "from_period_no": s.NextPeriodNo}))
+}

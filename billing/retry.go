@@ -1,0 +1,195 @@
+package billing
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+)
+
+// RetryRequest asks for one more attempt on an invoice, by hand.
+type RetryRequest struct {
+	Invoice string
+	// PaymentMethod is PayMongo's id of a card of the customer, or empty: the
+	// first that may be charged.
+	PaymentMethod string
+	Act           // Now is business time
+}
+
+// Retried is an attempt that was asked for.
+type Retried struct {
+	Invoice       string    `json:"invoice"`
+	Subscription  string    `json:"subscription"`
+	PeriodNo      int       `json:"period_no"`
+	AmountMinor   int64     `json:"amount_minor"`
+	Currency      Currency  `json:"currency"`
+	PaymentMethod string    `json:"payment_method"`
+	NextAttemptAt time.Time `json:"next_attempt_at"`
+}
+
+const sqlRetryLock = `
+SELECT i.status, COALESCE(i.reason, ''), i.attempt_trigger, s.status
+FROM singil.invoices i
+JOIN singil.subscriptions s ON s.id = i.subscription_id
+WHERE i.id = $1
+FOR UPDATE OF i`
+
+const sqlRetry = `
+UPDATE singil.invoices
+SET next_attempt_at = $2, attempt_trigger = 'manual', payment_method_id = $3, waiting_for = 'schedule', claimed = false,
+    updated_at = clock_timestamp()
+WHERE id = $1 AND status = 'open'`
+
+// Retry makes an open invoice due now, for the card that is named or the first
+// that will do. It sends nothing: the next sweep finds it, and it passes every
+// guard of the usual path once more. What a guard would refuse is refused here
+// already, as a *RefusedError that says why; an invoice that is not there is
+// ErrNotFound.
+func Retry(ctx context.Context, tx pgx.Tx, r RetryRequest, limits CardLimits, holidays Holidays) (Retried, error) {
+	id, err := uuid.Parse(r.Invoice)
+	if err != nil {
+		return Retried{}, fmt.Errorf("invoice %q: %w", clip(r.Invoice), ErrNotFound)
+	}
+	instance, err := LoadInstance(ctx, tx)
+	if err != nil {
+		return Retried{}, err
+	}
+	var status, reason, trigger, subscription string
+	switch err := tx.QueryRow(ctx, sqlRetryLock, id).Scan(&status, &reason, &trigger, &subscription); {
+	case errors.Is(err, pgx.ErrNoRows):
+		return Retried{}, fmt.Errorf("invoice %s: %w", id, ErrNotFound)
+	case err != nil:
+		return Retried{}, fmt.Errorf("retry invoice %s: %w", id, err)
+	}
+	// Read behind the lock: nothing can be armed or settled until tx ends.
+	found, err := Load(ctx, tx, []uuid.UUID{id}, r.Now)
+	if err != nil {
+		return Retried{}, err
+	}
+	c := found[id]
+	if c == nil {
+		return Retried{}, fmt.Errorf("invoice %s has no payment intent on record", id)
+	}
+	if err := c.mayRetry(instance, status, reason, subscription); err != nil {
+		return Retried{}, err
+	}
+	card, err := c.retryCard(r, limits, holidays)
+	if err != nil {
+		return Retried{}, err
+	}
+	if _, err := tx.Exec(ctx, sqlRetry, id, r.Now, card.ID); err != nil {
+		return Retried{}, fmt.Errorf("retry invoice %s: %w", id, err)
+	}
+	if err := Audit(ctx, tx, AuditEntry{
+		Actor: r.Actor, Action: "retry_invoice", Subject: id.String(), Reason: r.Reason,
+		Before: fields{"next_attempt_at": c.NextAttemptAt.UTC(), "trigger": trigger, "waiting_for": c.WaitingFor, "attempt_count": c.AttemptCount},
+		After:  fields{"next_attempt_at": r.Now.UTC(), "trigger": TriggerManual, "waiting_for": WaitingForSchedule, "payment_method": card.ProviderID},
+	}); err != nil {
+		return Retried{}, err
+	}
+	return Retried{
+		Invoice: id.String(), Subscription: c.SubscriptionNo, PeriodNo: c.PeriodNo, AmountMinor: c.Amount.Minor, Currency: c.Amount.Currency,
+		PaymentMethod: card.ProviderID, NextAttemptAt: r.Now.UTC(),
+	}, nil
+}
+
+// mayRetry says why the invoice may not be attempted, whatever the card.
+func (c *Collection) mayRetry(instance Instance, status, reason, subscription string) error {
+	switch {
+	case instance.Frozen:
+		return refused("charging is frozen: %s", instance.FrozenReason)
+	case instance.BreakerOpen:
+		return refused("the breaker is open, nothing is charged: %s", instance.BreakerReason)
+	case status == InvoiceReview:
+		return refused("the invoice is in review: %s; what happened must be settled first", reason)
+	case status != InvoiceOpen:
+		return refused("the invoice is %s, only an open one is charged", status)
+	case c.Open != nil && c.Open.State == AttemptNeedsAction:
+		return refused("the customer has to confirm the attempt of %s first; until then another could charge twice", rfc3339(c.Open.ArmedAt))
+	case c.Open != nil:
+		return refused("the outcome of the attempt of %s is not known yet; it is reconciled first, the next look is at %s",
+			rfc3339(c.Open.ArmedAt), rfc3339(c.NextAttemptAt))
+	case c.WaitingFor == WaitingForProvider:
+		return refused("the provider has not told the outcome yet; the next look is at %s", rfc3339(c.NextAttemptAt))
+	case c.IntentState != IntentCreating && c.IntentState != IntentReady:
+		return refused("its payment intent is %s; what happened must be settled first", c.IntentState)
+	case subscription == SubscriptionPaused:
+		return refused("subscription %s is paused; resume it first", c.SubscriptionNo)
+	}
+	return nil
+}
+
+// retryCard is the card to charge, past the guards of every attempt.
+func (c *Collection) retryCard(r RetryRequest, limits CardLimits, holidays Holidays) (Card, error) {
+	c.Trigger, c.ChosenMethod = TriggerManual, uuid.Nil
+	if r.PaymentMethod != "" {
+		zone, err := LoadZone(c.TimeZone)
+		if err != nil {
+			return Card{}, fmt.Errorf("time zone of subscription %s: %w", c.SubscriptionNo, err)
+		}
+		var named *Card
+		for i := range c.Cards {
+			if c.Cards[i].ProviderID == r.PaymentMethod {
+				named = &c.Cards[i]
+			}
+		}
+		switch {
+		case named == nil:
+			return Card{}, refused("payment method %s is none of this customer's", clip(r.PaymentMethod))
+		case named.Status == "blocked":
+			return Card{}, refused("payment method %s is blocked: %s", named.ProviderID, named.Blocked)
+		case named.Status != "active":
+			return Card{}, refused("payment method %s is %s", named.ProviderID, named.Status)
+		case named.saved().Expired(r.Now, zone):
+			return Card{}, refused("payment method %s expired %02d/%d", named.ProviderID, named.ExpMonth, named.ExpYear)
+		}
+		c.ChosenMethod = named.ID
+	}
+	choice, err := c.Choose(r.Now, limits, holidays)
+	if err != nil {
+		return Card{}, err
+	}
+	if d := choice.Decision; d != nil {
+		if d.Action == DunningActionHold {
+			return Card{}, refused("%s; possible again at %s", d.Reason, rfc3339(d.At))
+		}
+		return Card{}, refused("no card can be charged: %s", d.Reason)
+	}
+	return choice.Card, nil
+}
+
+const sqlLatestAttempt = `SELECT max(armed_at) FROM singil.attempts`
+
+// MoveClock sets the virtual clock. Business time does not go back: a dunning
+// day that was counted would be counted again, and a period reopened.
+func MoveClock(ctx context.Context, tx pgx.Tx, to time.Time, actor string) error {
+	instance, err := LoadInstance(ctx, tx)
+	switch {
+	case errors.Is(err, pgx.ErrNoRows):
+		return refused("this database belongs to no installation yet; start singil run once")
+	case err != nil:
+		return err
+	case instance.Livemode:
+		return refused("there is no virtual clock with live money")
+	case to.Before(instance.VirtualNow):
+		return refused("the clock stands at %s and does not go back", rfc3339(instance.VirtualNow))
+	}
+	var latest *time.Time
+	if err := tx.QueryRow(ctx, sqlLatestAttempt).Scan(&latest); err != nil {
+		return fmt.Errorf("look for the latest attempt: %w", err)
+	}
+	if latest != nil && to.Before(*latest) {
+		return refused("there is an attempt of %s, and the clock does not go behind it", rfc3339(*latest))
+	}
+	if err := SetVirtualClock(ctx, tx, to); err != nil {
+		return err
+	}
+	before := fields{}
+	if !instance.VirtualNow.IsZero() {
+		before["now"] = instance.VirtualNow.UTC()
+	}
+	return Audit(ctx, tx, AuditEntry{Actor: actor, Action: "set_clock", Subject: "instance", Reason: "virtual clock", Before: before, After: fields{"now": to.UTC()}})
+}

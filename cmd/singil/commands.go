@@ -1,0 +1,126 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"text/tabwriter"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/spf13/cobra"
+
+	"github.com/singil/singil/billing"
+)
+
+// operatorCommands is what people type; run, sandbox and demo are what runs.
+func operatorCommands() []*cobra.Command {
+	return []*cobra.Command{
+		migrateCommand(), importCommand(), exportCommand(), periodsCommand(), clockCommand(),
+		invoicesCommand(), retryCommand(), eventsCommand(), configCommand(), versionCommand(),
+	}
+}
+
+// output is how a command prints its data: for people, or for programs.
+type output string
+
+// addTo gives a command -o.
+func (o *output) addTo(cmd *cobra.Command) {
+	cmd.PersistentFlags().StringVarP((*string)(o), "output", "o", "table", "table or json")
+}
+
+func (o output) check(cmd *cobra.Command) error {
+	if o != "table" && o != "json" {
+		return usageError{cmd, fmt.Errorf("-o is %q; it takes table or json", string(o))}
+	}
+	return nil
+}
+
+// print writes v as JSON, or what table makes of it.
+func (o output) print(w io.Writer, v any, table func(io.Writer)) error {
+	if o == "json" {
+		e := json.NewEncoder(w)
+		e.SetEscapeHTML(false)
+		e.SetIndent("", "  ")
+		return e.Encode(v)
+	}
+	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
+	table(t)
+	return t.Flush()
+}
+
+// withDatabase runs do on the configured database, on a schema that fits.
+func withDatabase(cmd *cobra.Command, do func(ctx context.Context, c config, pool *pgxpool.Pool) error) error {
+	c, err := readConfig()
+	if err != nil {
+		return err
+	}
+	pool, err := c.open(cmd.Context(), "singil "+cmd.Name())
+	if err != nil {
+		var wrong configError
+		if errors.As(err, &wrong) {
+			return err
+		}
+		return exitCode{6, err}
+	}
+	defer pool.Close()
+	return do(cmd.Context(), c, pool)
+}
+
+// coded gives the errors of billing their exit codes.
+func coded(err error) error {
+	var refused *billing.RefusedError
+	switch {
+	case errors.Is(err, billing.ErrNotFound):
+		return exitCode{3, err}
+	case errors.As(err, &refused):
+		return exitCode{4, err}
+	}
+	return err
+}
+
+// businessNow is the virtual clock's time if there is one. Before the first
+// singil run there is none.
+func businessNow(ctx context.Context, q billing.Querier) (time.Time, error) {
+	instance, err := billing.LoadInstance(ctx, q)
+	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
+		return time.Time{}, err
+	}
+	return instance.Now(time.Now()).UTC().Truncate(time.Microsecond), nil
+}
+
+// addActor gives a command --actor, for the audit log.
+func addActor(cmd *cobra.Command, actor *string) {
+	cmd.Flags().StringVar(actor, "actor", cmp.Or(os.Getenv("USER"), os.Getenv("LOGNAME"), "operator"), "who does this, for the audit log")
+}
+
+// local is how a table shows an instant: in the configured zone, or a dash.
+func local(t time.Time, zone *time.Location) string {
+	if t.IsZero() {
+		return "-"
+	}
+	return t.In(zone).Format("2006-01-02 15:04:05 -07:00")
+}
+
+// dash is a text of a table, and a dash where there is none.
+func dash(s *string) string {
+	if s == nil || *s == "" {
+		return "-"
+	}
+	return *s
+}
+
+// terminal tells whether somebody is looking.
+func terminal(w io.Writer) bool {
+	file, ok := w.(*os.File)
+	if !ok || os.Getenv("TERM") == "dumb" {
+		return false
+	}
+	info, err := file.Stat()
+	return err == nil && info.Mode()&os.ModeCharDevice != 0
+}

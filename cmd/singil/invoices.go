@@ -1,0 +1,223 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/spf13/cobra"
+
+	"github.com/singil/singil/billing"
+)
+
+const invoicesLimit = 10_000
+
+func invoicesCommand() *cobra.Command {
+	var o output
+	cmd := &cobra.Command{
+		Use:   "invoices",
+		Short: "List and show invoices",
+		Args:  cobra.NoArgs,
+		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	o.addTo(cmd)
+	var status string
+	var limit int
+	list := &cobra.Command{
+		Use: "list", Short: "List invoices, newest first; singil export gives all of them", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := o.check(cmd); err != nil {
+				return err
+			}
+			if err := (billing.ExportFilter{Status: status}).Check("invoices"); err != nil {
+				return usageError{cmd, err}
+			}
+			if limit < 1 || limit > invoicesLimit {
+				return usageError{cmd, fmt.Errorf("--limit is %d; it takes 1 to %d", limit, invoicesLimit)}
+			}
+			return withDatabase(cmd, func(ctx context.Context, c config, pool *pgxpool.Pool) error {
+				invoices, err := billing.ListInvoices(ctx, pool, status, limit)
+				if err != nil {
+					return err
+				}
+				zone, err := billing.LoadZone(c.TimeZone)
+				if err != nil {
+					return err
+				}
+				return o.print(cmd.OutOrStdout(), invoices, func(w io.Writer) {
+					fmt.Fprintln(w, "ID\tSUBSCRIPTION\tPERIOD\tAMOUNT\tSTATUS\tATTEMPTS\tNEXT ATTEMPT\tDECLINE")
+					for _, i := range invoices {
+						fmt.Fprintf(w, "%s\t%s\t%d\t%s\t%s\t%d\t%s\t%s\n", i.ID, i.Subscription, i.PeriodNo, price(i), i.Status, i.AttemptCount,
+							nextAttempt(i, zone), dash(i.DeclineCode))
+					}
+				})
+			})
+		},
+	}
+	list.Flags().StringVar(&status, "status", "", "open, paid, void, uncollectible or review")
+	list.Flags().IntVar(&limit, "limit", 50, "how many")
+	show := &cobra.Command{
+		Use: "show ID", Short: "Show an invoice with its attempts and payments", Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := o.check(cmd); err != nil {
+				return err
+			}
+			return withDatabase(cmd, func(ctx context.Context, c config, pool *pgxpool.Pool) error {
+				invoice, err := billing.ShowInvoice(ctx, pool, args[0])
+				if err != nil {
+					return coded(err)
+				}
+				zone, err := billing.LoadZone(c.TimeZone)
+				if err != nil {
+					return err
+				}
+				return o.print(cmd.OutOrStdout(), invoice, func(w io.Writer) { invoiceTable(w, invoice, zone) })
+			})
+		},
+	}
+	cmd.AddCommand(list, show)
+	return cmd
+}
+
+func price(i billing.ExportedInvoice) string {
+	return billing.Money{Minor: i.AmountMinor, Currency: i.Currency}.Display()
+}
+
+func nextAttempt(i billing.ExportedInvoice, zone *time.Location) string {
+	if i.Status != billing.InvoiceOpen {
+		return "-"
+	}
+	return local(i.NextAttemptAt.Time, zone)
+}
+
+func invoiceTable(w io.Writer, i billing.InvoiceDetails, zone *time.Location) {
+	for _, row := range [][2]string{
+		{"invoice", i.ID.String()},
+		{"subscription", i.Subscription},
+		{"customer", i.Customer},
+		{"period", fmt.Sprintf("%d, %s to %s", i.PeriodNo, local(i.PeriodStart.Time, zone), local(i.PeriodEnd.Time, zone))},
+		{"amount", price(i.ExportedInvoice)},
+		{"status", i.Status},
+		{"reason", dash(i.Reason)},
+		{"waiting for", i.WaitingFor},
+		{"next attempt", nextAttempt(i.ExportedInvoice, zone)},
+		{"decline", dash(i.DeclineCode)},
+		{"link", dash(i.ActionURL)},
+		{"payment intent", dash(i.PaymentIntentID)},
+		{"paid", local(i.PaidAt.Time, zone)},
+		{"payment", dash(i.PaymentID)},
+	} {
+		if row[1] != "-" {
+			fmt.Fprintf(w, "%s\t%s\n", row[0], row[1])
+		}
+	}
+	for _, a := range i.Attempts {
+		fmt.Fprintf(w, "attempt %d\t%s\t%s\t%s\t%s\t%s\n", a.No, local(a.ArmedAt.Time, zone), a.State, a.PaymentMethod, a.Trigger, dash(a.DeclineCode))
+	}
+	for _, p := range i.Payments {
+		fmt.Fprintf(w, "payment\t%s\t%s\t%s\t%s\n", p.PaymentID, p.Status, billing.Money{Minor: p.AmountMinor, Currency: p.Currency}.Display(), dash(p.FailedCode))
+	}
+}
+
+type retryFlags struct {
+	paymentMethod, reason, actor string
+}
+
+// retryResult is what became of one invoice; Error is empty if it will be tried.
+type retryResult struct {
+	Invoice string           `json:"invoice"`
+	Retry   *billing.Retried `json:"retry,omitempty"`
+	Error   string           `json:"error,omitempty"`
+}
+
+func retryCommand() *cobra.Command {
+	var f retryFlags
+	var o output
+	cmd := &cobra.Command{
+		Use:   "retry ID...",
+		Short: "Charge open invoices once more, now",
+		Long: `Charge open invoices once more, now, by the same path and past the same guards
+as ever: the daemons find them at their next sweep. What may not be charged is
+refused with its reason: exit code 4, 3 for an invoice that is not there, and 5 if
+some of several were refused.`,
+		Args: cobra.MinimumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := o.check(cmd); err != nil {
+				return err
+			}
+			return withDatabase(cmd, func(ctx context.Context, _ config, pool *pgxpool.Pool) error {
+				results, failed := f.run(ctx, pool, args, time.Now())
+				err := o.print(cmd.OutOrStdout(), results, func(w io.Writer) {
+					for _, r := range results {
+						if r.Retry != nil {
+							fmt.Fprintf(w, "%s\t%s\tperiod %d\t%s\tdue now, with %s\n", r.Invoice, r.Retry.Subscription, r.Retry.PeriodNo,
+								billing.Money{Minor: r.Retry.AmountMinor, Currency: r.Retry.Currency}.Display(), r.Retry.PaymentMethod)
+						}
+					}
+				})
+				for _, r := range results {
+					if r.Error != "" {
+						fmt.Fprintf(cmd.ErrOrStderr(), "%s: %s\n", r.Invoice, r.Error)
+					}
+				}
+				return errors.Join(failed, err)
+			})
+		},
+	}
+	cmd.Flags().StringVar(&f.paymentMethod, "payment-method", "", "PayMongo's id of a saved card of the customer (default: the first that may be charged)")
+	cmd.Flags().StringVar(&f.reason, "reason", "", "why, for the audit log")
+	addActor(cmd, &f.actor)
+	o.addTo(cmd)
+	return cmd
+}
+
+// run asks for the invoices one by one: one that is refused leaves the others
+// alone. What is no refusal ends it.
+func (f retryFlags) run(ctx context.Context, pool *pgxpool.Pool, ids []string, realNow time.Time) ([]retryResult, error) {
+	results := make([]retryResult, 0, len(ids))
+	var last exitCode
+	failures := 0
+	for _, id := range ids {
+		result := retryResult{Invoice: id}
+		err := pgx.BeginFunc(ctx, pool, func(tx pgx.Tx) error {
+			instance, err := billing.LoadInstance(ctx, tx)
+			if errors.Is(err, pgx.ErrNoRows) {
+				return fmt.Errorf("invoice %s: %w", id, billing.ErrNotFound)
+			}
+			if err != nil {
+				return err
+			}
+			retried, err := billing.Retry(ctx, tx, billing.RetryRequest{
+				Invoice: id, PaymentMethod: f.paymentMethod,
+				Act: billing.Act{Actor: f.actor, Reason: f.reason, Now: instance.Now(realNow).Truncate(time.Microsecond)},
+			}, billing.DefaultCardLimits(), billing.BankHolidays())
+			result.Retry = &retried
+			return err
+		})
+		if err != nil {
+			result.Retry = nil
+			var code exitCode
+			if !errors.As(coded(err), &code) {
+				return results, fmt.Errorf("retry %s: %w", id, err)
+			}
+			result.Error = err.Error()
+			if failures++; last.code != 4 {
+				last = code
+			}
+		}
+		results = append(results, result)
+	}
+	switch {
+	case failures == 0:
+		return results, nil
+	case failures < len(ids):
+		return results, exitCode{5, fmt.Errorf("%d of %d invoices were refused", failures, len(ids))}
+	case len(ids) == 1:
+		return results, exitCode{last.code, errors.New("the invoice was refused")}
+	}
+	return results, exitCode{last.code, fmt.Errorf("all %d invoices were refused", len(ids))}
+}

@@ -1,0 +1,424 @@
+package worker
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/riverqueue/river"
+
+	"github.com/singil/singil/billing"
+)
+
+// Why a delivery is not taken. Any other error is trouble of our own, and the
+// provider should deliver again.
+var (
+	ErrNotAuthentic = errors.New("the delivery is not authentic")
+	ErrNotAnEvent   = errors.New("the delivery is authentic and no event")
+)
+
+// notice is what a delivery says, in our words. It is a wake-up: what is true is
+// retrieved.
+type notice struct {
+	EventID     string
+	Type        string
+	Label       string // Type, or other
+	Livemode    bool
+	At          time.Time
+	ResourceID  string
+	AboutMoney  bool  // a payment, an intent, a refund; the rest is none of ours
+	Unreadable  error // what it is about cannot be read
+	IntentID    string
+	InvoiceID   uuid.UUID // of the metadata
+	Environment string    // of the metadata
+
+	Paid          bool // it says that money was taken
+	Payments      []billing.ProviderPayment
+	RefundOf      string // the payment
+	RefundedMinor int64
+}
+
+// What became of a delivery. Those of the second line are stored.
+const (
+	resultDuplicate, resultBadSignature, resultMalformed, resultError = "duplicate", "bad_signature", "malformed", "error"
+
+	resultApplied     = "applied"            // our books say so too, or somebody looks
+	resultIgnored     = "ignored"            // none of ours
+	resultUnknown     = "unknown_payment"    // money of an intent that we do not know
+	resultUnexpected  = "unexpected_payment" // money once more, or on an intent that is dead
+	resultUnconfirmed = "unconfirmed"        // the provider never showed what its webhook said
+	resultUnreadable  = "unreadable"
+
+	otherEvent                 = "other"
+	metadataOurs, metadataNone = "ours", "none"
+)
+
+var webhookResults = []string{
+	resultDuplicate, resultBadSignature, resultMalformed, resultError,
+	resultApplied, resultIgnored, resultUnknown, resultUnexpected, resultUnconfirmed, resultUnreadable,
+}
+
+const (
+	// receiveTimeout ends before the provider's own 30 seconds: it should hear a
+	// 503 rather than nothing.
+	receiveTimeout = 10 * time.Second
+	// defaultTolerance is how old a signature may be before it counts as stale.
+	defaultTolerance = 10 * time.Minute
+	// webhookPatience is how long a delivery waits for our books to know what it
+	// says. The provider's own repetitions end after 2.3 hours.
+	webhookPatience = 6 * time.Hour
+)
+
+// webhookLadder is how long to wait between the tries.
+var webhookLadder = []time.Duration{time.Minute, 5 * time.Minute, 15 * time.Minute, 30 * time.Minute, time.Hour}
+
+// InboxConfig configures an Inbox. All but Metrics and Tolerance is required.
+type InboxConfig struct {
+	Pool     *pgxpool.Pool
+	Jobs     *river.Client[pgx.Tx] // to insert with; it need not be started
+	Webhooks *PayMongoWebhooks
+	Log      *slog.Logger
+	Now      func() time.Time // the real clock
+	Metrics  *Metrics         // nil: counted for nobody
+	// Tolerance is the age beyond which a signature is stale: stored and marked,
+	// for the provider may deliver late with the old signature. 0: 10 minutes.
+	Tolerance time.Duration
+}
+
+// Inbox takes the provider's webhooks: it checks, stores and answers. What they
+// mean is found out by jobs. Safe for concurrent use.
+type Inbox struct {
+	cfg InboxConfig
+}
+
+// NewInbox makes an Inbox. It panics on a config that lacks what is required.
+func NewInbox(cfg InboxConfig) *Inbox {
+	if cfg.Pool == nil || cfg.Jobs == nil || cfg.Webhooks == nil || cfg.Log == nil || cfg.Now == nil {
+		panic("worker: InboxConfig needs Pool, Jobs, Webhooks, Log and Now")
+	}
+	cfg.Tolerance = cmp.Or(cfg.Tolerance, defaultTolerance)
+	if cfg.Metrics == nil {
+		cfg.Metrics = NewMetrics()
+	}
+	return &Inbox{cfg: cfg}
+}
+
+// Receipt is of a delivery that is durable.
+type Receipt struct {
+	EventID   string
+	Duplicate bool
+	Stale     bool
+}
+
+// Receive checks the raw body of a delivery against its signature header, before
+// anything of it is read, and stores it with a job, once by its id. When it
+// returns without an error, the delivery is durable and may be acknowledged.
+// ErrNotAuthentic and ErrNotAnEvent are for deliveries to refuse.
+func (i *Inbox) Receive(ctx context.Context, header string, body []byte) (Receipt, error) {
+	receipt, n, err := i.receive(ctx, header, body)
+	m := i.cfg.Metrics.webhooks
+	label := cmp.Or(n.Label, otherEvent)
+	switch {
+	case errors.Is(err, ErrNotAuthentic):
+		m.events.WithLabelValues(otherEvent, resultBadSignature).Inc() // what is not authentic is not quoted
+		i.cfg.Log.WarnContext(ctx, "webhook refused", "error", err)
+		return Receipt{}, err
+	case errors.Is(err, ErrNotAnEvent):
+		m.events.WithLabelValues(otherEvent, resultMalformed).Inc()
+		i.cfg.Log.ErrorContext(ctx, "webhook refused", "error", err)
+	case err != nil:
+		m.events.WithLabelValues(label, resultError).Inc()
+		i.cfg.Log.ErrorContext(ctx, "webhook not stored", "event", n.EventID, "type", n.Type, "error", err)
+	case receipt.Duplicate:
+		m.events.WithLabelValues(label, resultDuplicate).Inc()
+	case !n.AboutMoney:
+		m.events.WithLabelValues(label, resultIgnored).Inc()
+	}
+	m.received.Set(float64(i.cfg.Now().Unix()))
+	if err == nil {
+		i.cfg.Log.InfoContext(ctx, "webhook", "event", n.EventID, "type", n.Type, "resource", n.ResourceID,
+			"duplicate", receipt.Duplicate, "stale", receipt.Stale)
+	}
+	return receipt, err
+}
+
+func (i *Inbox) receive(ctx context.Context, header string, body []byte) (Receipt, notice, error) {
+	signedAt, err := i.cfg.Webhooks.verify(header, body)
+	if err != nil {
+		return Receipt{}, notice{}, err
+	}
+	n, err := readNotice(body)
+	if err != nil {
+		return Receipt{}, notice{}, err
+	}
+	if n.Livemode != i.cfg.Webhooks.livemode() {
+		return Receipt{}, notice{}, fmt.Errorf("%w: event %s has livemode %t under a signature of the other mode", ErrNotAuthentic, n.EventID, n.Livemode)
+	}
+	receipt := Receipt{EventID: n.EventID}
+	ctx, cancel := context.WithTimeout(ctx, receiveTimeout)
+	defer cancel()
+	err = pgx.BeginFunc(ctx, i.cfg.Pool, func(tx pgx.Tx) error {
+		instance, err := billing.LoadInstance(ctx, tx)
+		if err != nil {
+			return err
+		}
+		now := instance.Now(i.cfg.Now())
+		receipt.Stale = now.Sub(signedAt).Abs() > i.cfg.Tolerance
+		result := ""
+		if !n.AboutMoney {
+			result = resultIgnored
+		}
+		fresh, err := billing.StoreInbox(ctx, tx, billing.InboxEvent{
+			ID: n.EventID, Type: n.Type, Livemode: n.Livemode, ResourceID: n.ResourceID, ProviderIntentID: n.IntentID,
+			Stale: receipt.Stale, Body: body, ReceivedAt: now,
+		}, result)
+		receipt.Duplicate = !fresh
+		if err != nil || !fresh {
+			return err
+		}
+		if !n.At.IsZero() {
+			i.cfg.Metrics.webhooks.lag.Observe(max(0, now.Sub(n.At).Seconds()))
+		}
+		if result == "" {
+			_, err = i.cfg.Jobs.InsertTx(ctx, tx, WebhookArgs{EventID: n.EventID}, nil)
+		}
+		return err
+	})
+	if err != nil {
+		return Receipt{}, n, fmt.Errorf("store webhook event %s: %w", n.EventID, err)
+	}
+	return receipt, n, nil
+}
+
+// WebhookArgs asks to process one stored delivery.
+type WebhookArgs struct {
+	EventID string `json:"event_id"`
+}
+
+// Kind implements river.JobArgs.
+func (WebhookArgs) Kind() string { return "webhook" }
+
+// InsertOpts implements river.JobArgsWithInsertOpts.
+func (WebhookArgs) InsertOpts() river.InsertOpts {
+	return river.InsertOpts{Queue: QueueWebhook, MaxAttempts: maxAttempts}
+}
+
+type webhookWorker struct {
+	river.WorkerDefaults[WebhookArgs]
+	collector *Collector
+}
+
+func (w *webhookWorker) Work(ctx context.Context, job *river.Job[WebhookArgs]) error {
+	return w.collector.Heed(ctx, river.ClientFromContext[pgx.Tx](ctx), job.Args.EventID)
+}
+
+// enqueueWebhooks finds what no job has processed: jobs get lost, and a delivery
+// may have come before what it is about.
+func (w *Collector) enqueueWebhooks(ctx context.Context, jobs *river.Client[pgx.Tx]) (n int, err error) {
+	err = pgx.BeginFunc(ctx, w.pool, func(tx pgx.Tx) error {
+		instance, err := billing.LoadInstance(ctx, tx)
+		if err != nil {
+			return err
+		}
+		ids, err := billing.ClaimInbox(ctx, tx, instance.Now(w.realNow()), w.sweepSize)
+		if err != nil || len(ids) == 0 {
+			return err
+		}
+		params := make([]river.InsertManyParams, len(ids))
+		for i, id := range ids {
+			params[i].Args = WebhookArgs{EventID: id}
+		}
+		n = len(ids)
+		_, err = jobs.InsertManyFastTx(ctx, tx, params)
+		return err
+	})
+	return n, err
+}
+
+// heeded is what came of processing one delivery.
+type heeded struct {
+	notice  notice
+	invoice uuid.UUID
+	result  string // "": put off
+	reason  string
+	unasked bool // money came that nobody asked for
+}
+
+// Heed processes one stored delivery: it wakes the invoice that the delivery is
+// about, and keeps the delivery until our books know what it says, or until
+// nobody can be expected to find out any more. It speaks to no provider and
+// charges nothing. A delivery that is processed, or that another worker has, is
+// left alone.
+func (w *Collector) Heed(ctx context.Context, jobs *river.Client[pgx.Tx], id string) error {
+	var h heeded
+	found := false
+	err := w.retry(ctx, func() error {
+		return pgx.BeginFunc(ctx, w.pool, func(tx pgx.Tx) error {
+			instance, err := billing.LoadInstance(ctx, tx)
+			if err != nil {
+				return err
+			}
+			now := instance.Now(w.realNow())
+			var e billing.InboxEvent
+			if e, found, err = billing.TakeInbox(ctx, tx, id); err != nil || !found {
+				return err
+			}
+			if h, err = w.heed(ctx, tx, jobs, e, now); err != nil {
+				return err
+			}
+			if h.result == "" {
+				return billing.PostponeInbox(ctx, tx, id, now.Add(webhookLadder[min(e.Tries, len(webhookLadder)-1)]))
+			}
+			return billing.FinishInbox(ctx, tx, id, h.result, now)
+		})
+	})
+	if err != nil {
+		return fmt.Errorf("heed webhook event %s: %w", id, err)
+	}
+	if found {
+		w.reportHeeded(ctx, id, h)
+	}
+	return nil
+}
+
+func (w *Collector) reportHeeded(ctx context.Context, id string, h heeded) {
+	level := slog.LevelInfo
+	if h.unasked || h.result == resultUnconfirmed || h.result == resultUnreadable {
+		level = slog.LevelError
+	}
+	n := h.notice
+	args := []slog.Attr{
+		slog.String("event", id), slog.String("type", n.Type), slog.String("result", cmp.Or(h.result, "put off")),
+		slog.String("reason", h.reason), slog.String("payment_intent", n.IntentID),
+	}
+	if h.invoice != uuid.Nil {
+		args = append(args, slog.Any("invoice", h.invoice))
+	}
+	for _, p := range n.Payments {
+		args = append(args, slog.Group("payment", "id", p.ID, "amount_minor", p.Amount.Minor, "currency", p.Amount.Currency))
+	}
+	w.log.LogAttrs(ctx, level, "webhook heeded", args...)
+	if h.result != "" {
+		w.metrics.webhooks.events.WithLabelValues(cmp.Or(n.Label, otherEvent), h.result).Inc()
+	}
+	if h.unasked {
+		metadata := metadataNone
+		if n.Environment != "" || h.invoice != uuid.Nil {
+			metadata = metadataOurs
+		}
+		w.metrics.webhooks.unknown.WithLabelValues(metadata).Inc()
+	}
+}
+
+// heed decides about one delivery, in the transaction that has it locked.
+func (w *Collector) heed(ctx context.Context, tx pgx.Tx, jobs *river.Client[pgx.Tx], e billing.InboxEvent, now time.Time) (heeded, error) {
+	n, err := readNotice(e.Body)
+	if err != nil || n.Unreadable != nil {
+		// The poll ladder finds out what it would have told.
+		return heeded{notice: n, result: resultUnreadable, reason: errors.Join(err, n.Unreadable).Error()}, nil
+	}
+	h := heeded{notice: n}
+	if n.Environment != "" && n.Environment != string(w.environment) {
+		h.result, h.reason = resultIgnored, "of an installation in environment "+n.Environment
+		return h, nil
+	}
+	if n.RefundOf != "" {
+		found, err := billing.RecordRefund(ctx, tx, n.RefundOf, n.RefundedMinor)
+		if err != nil || found {
+			h.result, h.reason = resultApplied, "refund noted"
+			return h, err
+		}
+	}
+	m, ours, found, err := billing.FindMentioned(ctx, tx, n.IntentID, n.InvoiceID)
+	if err != nil {
+		return h, err
+	}
+	if found {
+		h.invoice = m.InvoiceID
+		if err := w.wake(ctx, tx, jobs, m, n.Paid, e.Tries, now); err != nil {
+			return h, err
+		}
+	}
+	overdue := now.Sub(e.ReceivedAt) >= webhookPatience
+	switch {
+	case !ours:
+		return w.heedUnknown(ctx, tx, h, overdue)
+	case !n.Paid:
+		h.result, h.reason = resultApplied, "the invoice is looked at, or has nothing open"
+		return h, nil
+	}
+	return w.heedPaid(ctx, tx, h, m, overdue, now)
+}
+
+// wake enqueues a look at the invoice.
+func (w *Collector) wake(ctx context.Context, tx pgx.Tx, jobs *river.Client[pgx.Tx], m billing.Mentioned, paid bool, tries int, now time.Time) error {
+	if m.InFlight && tries == 0 {
+		return nil // the attach is still waiting for its own answer
+	}
+	look, err := billing.Wake(ctx, tx, m, paid, now)
+	if err != nil || !look {
+		return err
+	}
+	_, err = jobs.InsertTx(ctx, tx, ReconcileArgs{InvoiceID: m.InvoiceID}, nil)
+	return err
+}
+
+// heedPaid is about an intent of ours that is said to be paid. The delivery is
+// done only when our books know the payment: until then it is a wake-up that
+// comes again.
+func (w *Collector) heedPaid(ctx context.Context, tx pgx.Tx, h heeded, m billing.Mentioned, overdue bool, now time.Time) (heeded, error) {
+	known := m.Status == billing.InvoicePaid
+	if len(h.notice.Payments) > 0 {
+		var err error
+		if known, err = billing.OnRecord(ctx, tx, h.notice.Payments); err != nil {
+			return h, err
+		}
+	}
+	switch {
+	case known:
+		h.result, h.reason = resultApplied, "on record"
+		return h, nil
+	case m.Superseded, m.Status == billing.InvoicePaid:
+		// Paid twice, or on an intent that the provider had shown as cancelled.
+		h.result, h.unasked = resultUnexpected, true
+		h.reason = "a payment that nobody asked for, on an intent of this invoice"
+		for _, p := range h.notice.Payments {
+			if err := billing.RecordUnasked(ctx, tx, p, h.notice.IntentID, &m.InvoiceID); err != nil {
+				return h, err
+			}
+		}
+		return h, billing.ParkMentioned(ctx, tx, m, h.reason, now)
+	case overdue:
+		h.result, h.reason = resultUnconfirmed, "the provider does not show the payment that its webhook told of"
+		return h, nil
+	}
+	h.reason = "the invoice is looked at, the payment is not on record yet"
+	return h, nil
+}
+
+// heedUnknown is about an intent that we do not know. Perhaps we shall: the
+// delivery may be faster than our commit.
+func (w *Collector) heedUnknown(ctx context.Context, tx pgx.Tx, h heeded, overdue bool) (heeded, error) {
+	n := h.notice
+	switch marked := n.Environment != ""; {
+	case n.RefundOf != "" && !marked, !n.Paid && (overdue || !marked):
+		h.result, h.reason = resultIgnored, "not about an intent of ours"
+		return h, nil
+	case !overdue:
+		h.reason = "an intent that is not known yet"
+		return h, nil
+	}
+	h.result, h.unasked, h.reason = resultUnknown, true, "money was taken on an intent that we do not know"
+	for _, p := range n.Payments {
+		if err := billing.RecordUnasked(ctx, tx, p, n.IntentID, nil); err != nil {
+			return h, err
+		}
+	}
+	return h, nil
+}
