@@ -170,10 +170,15 @@ var demoCards = []struct {
 	number string
 	share  int
 }{
-	{"4343434343434345", 40}, {"5555444444444457", 32},
+	{"4343434343434345", 38}, {"5555444444444457", 28},
+	{expiringCard, 4},
 	{"5123000000000001", 8}, // pays once, declines every renewal
+	{"4120000000000007", 2}, // wants 3-D Secure every time
 	{poorCard, 20},
 }
+
+// expiringCard is good until the end of March.
+const expiringCard = "4009930000001421"
 
 // poorCard has no money on it the first two times.
 const poorCard = "4571736000000075"
@@ -204,8 +209,9 @@ func (d *demo) populate(ctx context.Context) error {
 	for i, s := range saved {
 		customer := fmt.Sprintf("u%03d", i)
 		line(map[string]any{"type": "customer", "external_id": customer, "paymongo_customer_id": s.customer})
+		month, year := cardExpiry(cardNumber(i))
 		line(map[string]any{"type": "payment_method", "customer": customer, "paymongo_payment_method_id": s.method, "brand": "visa",
-			"last4": cardNumber(i)[12:], "exp_month": 12, "exp_year": 2030})
+			"last4": cardNumber(i)[12:], "exp_month": month, "exp_year": year})
 		line(map[string]any{"type": "subscription", "external_id": fmt.Sprintf("s%03d", i), "customer": customer, "plan": "pro",
 			"anchor": demoFirst.Format(time.RFC3339), "time_zone": "Asia/Manila", "bill_from": demoFirst.Format(time.RFC3339)})
 	}
@@ -234,6 +240,13 @@ func cardNumber(i int) string {
 	return demoCards[0].number
 }
 
+func cardExpiry(number string) (month, year int) {
+	if number == expiringCard {
+		return 3, 2026
+	}
+	return 12, 2030
+}
+
 func (d *demo) saveCard(ctx context.Context, i int, number string) (customer, method string, err error) {
 	c, err := d.client.Customers.Create(ctx, &paymongo.CustomerCreateParams{
 		FirstName: "Customer", LastName: fmt.Sprint(i), Email: fmt.Sprintf("customer%d@example.com", i),
@@ -242,8 +255,9 @@ func (d *demo) saveCard(ctx context.Context, i int, number string) (customer, me
 	if err != nil {
 		return "", "", err
 	}
+	month, year := cardExpiry(number)
 	m, err := d.client.PaymentMethods.Create(ctx, &paymongo.PaymentMethodCreateParams{Type: "card", Details: &paymongo.CardDetails{
-		Number: paymongo.NewSecret(number), ExpMonth: 12, ExpYear: 2030, CVC: paymongo.NewSecret("123"),
+		Number: paymongo.NewSecret(number), ExpMonth: month, ExpYear: year, CVC: paymongo.NewSecret("123"),
 	}})
 	if err != nil {
 		return "", "", err
@@ -255,8 +269,28 @@ func (d *demo) saveCard(ctx context.Context, i int, number string) (customer, me
 	if err != nil {
 		return "", "", err
 	}
-	_, err = d.client.PaymentIntents.Attach(ctx, intent.ID, &paymongo.PaymentIntentAttachParams{PaymentMethod: m.ID})
+	after, err := d.client.PaymentIntents.Attach(ctx, intent.ID, &paymongo.PaymentIntentAttachParams{PaymentMethod: m.ID})
+	if err != nil {
+		return "", "", err
+	}
+	if after.Status == paymongo.PaymentIntentStatusAwaitingNextAction {
+		err = authorise(ctx, after.NextAction.Redirect.URL)
+	}
 	return c.ID, m.ID, err
+}
+
+// authorise presses the button of the sandbox's 3-D Secure page, as a customer does.
+func authorise(ctx context.Context, page string) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, page, strings.NewReader("press=authorize"))
+	if err != nil {
+		return err
+	}
+	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return err
+	}
+	return resp.Body.Close()
 }
 
 // misbehave throws a realistic mix of faults at the daemon.
@@ -440,6 +474,9 @@ func (d *demo) report(ctx context.Context, took time.Duration) error {
 		return err
 	}
 	d.draw(figures)
+	if !d.live {
+		fmt.Fprintf(d.out, "\n%s", figures.table())
+	}
 	ledger := d.box.Summary("invoice")
 	rows, err := d.daemon.pool.Query(ctx, sqlDemoBooks)
 	if err != nil {

@@ -34,11 +34,11 @@ var (
 var tortureStart = time.Date(2026, 1, 31, 4, 0, 0, 0, time.UTC)
 
 // TestTwoDaemonsOneIsKilled runs the real binary twice against one database and
-// a sandbox with every kind of fault, and kills one of the two with SIGKILL
+// a sandbox where one call in five goes wrong, and kills one of the two with SIGKILL
 // again and again while three months pass. In the end the ledger has each
 // period paid once or not at all, the books say the same, and nothing is open.
 //
-//	go test ./cmd/singil -run TwoDaemons -torture-subscriptions 10000 -timeout 2h -v
+//	make torture
 func TestTwoDaemonsOneIsKilled(t *testing.T) {
 	if testing.Short() {
 		t.Skip("builds and runs the binary for a while")
@@ -58,6 +58,13 @@ func TestTwoDaemonsOneIsKilled(t *testing.T) {
 	}
 	tt.fault(sandbox.Fault{Kind: sandbox.LateAttach, Probability: 0.02, For: sandbox.Duration(10 * time.Minute)})
 	tt.fault(sandbox.Fault{Kind: sandbox.Processing, Probability: 0.03, For: sandbox.Duration(3 * time.Hour)})
+	tt.fault(sandbox.Fault{Kind: sandbox.WrongContentType, Probability: 0.01, Endpoint: "payment_intents.*"})
+	// A 429 holds the whole daemon back for a second and more, in real time.
+	tt.fault(sandbox.Fault{Kind: sandbox.RateLimitBefore, Probability: 0.001, Endpoint: "payment_intents.*"})
+	tt.fault(sandbox.Fault{Kind: sandbox.RateLimitAfter, Probability: 0.001, Endpoint: "payment_intents.*"})
+	tt.fault(sandbox.Fault{Kind: sandbox.Stale, Probability: 0.02, For: sandbox.Duration(5 * time.Minute)})
+	tt.fault(sandbox.Fault{Kind: sandbox.ExpireIntent, Probability: 0.01})
+	tt.fault(sandbox.Fault{Kind: sandbox.ThreeDS, Probability: 0.02})
 	tt.fault(sandbox.Fault{Kind: sandbox.Decline, Probability: 0.05, Codes: map[string]int{"do_not_honor": 3, "issuer_not_available": 1}})
 
 	tt.start(0)
