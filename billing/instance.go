@@ -190,6 +190,19 @@ func SetVirtualClock(ctx context.Context, tx pgx.Tx, now time.Time) error {
 	return nil
 }
 
+const sqlBlock = `
+UPDATE singil.provider_state
+SET blocked_until = greatest(blocked_until, $1)`
+
+// Block keeps every daemon from charging until a time of the real clock: the
+// provider told one of them to slow down. It never shortens a block.
+func Block(ctx context.Context, tx pgx.Tx, until time.Time) error {
+	if _, err := tx.Exec(ctx, sqlBlock, until); err != nil {
+		return fmt.Errorf("note the provider's block: %w", err)
+	}
+	return nil
+}
+
 const sqlTripBreaker = `
 UPDATE singil.provider_state
 SET breaker_open = true, breaker_reason = $1, breaker_at = clock_timestamp()

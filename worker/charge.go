@@ -17,6 +17,8 @@ type Gateway interface {
 	Create(ctx context.Context, r CreateRequest) (billing.ProviderIntent, error)
 	Retrieve(ctx context.Context, id string) (billing.ProviderIntent, error)
 	Attach(ctx context.Context, armed billing.Armed, sendBefore time.Time) billing.Answer
+	// HeldUntil is until when the provider wants us to wait; zero: not at all.
+	HeldUntil() time.Time
 }
 
 // sendWithin is how long after its arming began an attach may leave, by the
@@ -149,6 +151,7 @@ func (c *collection) charge(ctx context.Context) error {
 	if err != nil {
 		// The commit was not acknowledged: it may have happened. Send nothing; the
 		// next run finds an armed attempt, or none, and looks.
+		c.metrics.notArmed(err)
 		return fmt.Errorf("arm invoice %s: %w", c.InvoiceID, err)
 	}
 	if result.Err != nil {
@@ -165,12 +168,14 @@ func (c *collection) charge(ctx context.Context) error {
 		s.Seen = &answer.Intent
 	}
 	settled, err := c.settle(context.WithoutCancel(ctx), s)
+	c.shareHold(context.WithoutCancel(ctx))
 	c.report(result.Armed, answer, judgement, settled, err, c.realNow().Sub(begun))
 	return err
 }
 
 // notArmed deals with an attempt that the database did not allow.
 func (c *collection) notArmed(ctx context.Context, reason error) error {
+	c.metrics.notArmed(reason)
 	switch {
 	case errors.Is(reason, billing.ErrNotOpen), errors.Is(reason, billing.ErrInFlight):
 		return nil // somebody else has dealt with it, or will
@@ -187,6 +192,7 @@ func (c *collection) gatewayTrouble(ctx context.Context, err error) error {
 	if !errors.As(err, &e) {
 		return err
 	}
+	c.shareHold(ctx)
 	switch {
 	case e.Fault:
 		c.log.Error("the provider refuses us", "reason", e.Reason, "error", e)

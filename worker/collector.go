@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
@@ -49,6 +50,7 @@ type Collector struct {
 	realNow     func() time.Time
 	interlock   func() error
 	sweepSize   int
+	shared      atomic.Int64 // the last hold that the others were told of, unix nanoseconds
 
 	load    *batcher[uuid.UUID, loadedInvoice]
 	arm     *batcher[billing.ArmRequest, billing.ArmResult]
@@ -184,6 +186,20 @@ func (w *Collector) retry(ctx context.Context, do func() error) error {
 func isConnection(err error) bool {
 	var pg *pgconn.PgError
 	return !errors.As(err, &pg)
+}
+
+// shareHold tells the other daemons of a 429 that this one has met. Once a
+// hold: the database is not asked for every charge.
+func (w *Collector) shareHold(ctx context.Context) {
+	until := w.gateway.HeldUntil()
+	if last := w.shared.Load(); !until.After(time.Unix(0, last)) || !w.shared.CompareAndSwap(last, until.UnixNano()) {
+		return
+	}
+	w.log.Warn("the provider wants us to slow down", "until", until)
+	err := pgx.BeginFunc(ctx, w.pool, func(tx pgx.Tx) error { return billing.Block(ctx, tx, until) })
+	if err != nil {
+		w.log.Error("the other daemons were not told to slow down", "error", err)
+	}
 }
 
 func (w *Collector) trip(ctx context.Context, reason string) error {

@@ -27,6 +27,9 @@ func NewPayMongo(client *paymongo.Client) *PayMongo { return &PayMongo{client} }
 // Livemode tells which world the gateway's key belongs to.
 func (g *PayMongo) Livemode() bool { return g.client.Livemode() }
 
+// HeldUntil is until when a 429 holds this client back; zero: not at all.
+func (g *PayMongo) HeldUntil() time.Time { return g.client.HeldUntil() }
+
 // CreateRequest asks for a payment intent.
 type CreateRequest struct {
 	Amount   billing.Money
@@ -55,7 +58,7 @@ func (e *GatewayError) Unwrap() error { return e.Err }
 // Create creates a payment intent. It moves no money, and an intent whose
 // answer was lost is harmless: nothing is ever attached to it.
 func (g *PayMongo) Create(ctx context.Context, r CreateRequest) (billing.ProviderIntent, error) {
-	intent, err := g.client.PaymentIntents.Create(ctx, &paymongo.PaymentIntentCreateParams{
+	intent, err := g.client.PaymentIntents.Create(rememberTries(ctx), &paymongo.PaymentIntentCreateParams{
 		Amount: r.Amount.Minor, Currency: string(r.Amount.Currency), PaymentMethodAllowed: []string{"card"},
 		Metadata: r.Metadata, IdempotencyKey: r.Key,
 	})
@@ -67,7 +70,7 @@ func (g *PayMongo) Create(ctx context.Context, r CreateRequest) (billing.Provide
 
 // Retrieve shows a payment intent.
 func (g *PayMongo) Retrieve(ctx context.Context, id string) (billing.ProviderIntent, error) {
-	intent, err := g.client.PaymentIntents.Retrieve(ctx, id, nil)
+	intent, err := g.client.PaymentIntents.Retrieve(rememberTries(ctx), id, nil)
 	if err != nil {
 		return billing.ProviderIntent{}, g.fail(err)
 	}
@@ -77,7 +80,7 @@ func (g *PayMongo) Retrieve(ctx context.Context, id string) (billing.ProviderInt
 // Attach sends the one attach that an armed attempt licenses. Past sendBefore,
 // by the monotonic clock, it sends nothing and says so.
 func (g *PayMongo) Attach(ctx context.Context, armed billing.Armed, sendBefore time.Time) billing.Answer {
-	intent, err := g.client.PaymentIntents.Attach(ctx, armed.ProviderIntentID, &paymongo.PaymentIntentAttachParams{
+	intent, err := g.client.PaymentIntents.Attach(rememberTries(ctx), armed.ProviderIntentID, &paymongo.PaymentIntentAttachParams{
 		PaymentMethod: armed.ProviderCardID, SendBefore: sendBefore,
 	})
 	if err == nil {
@@ -133,6 +136,22 @@ func providerIntent(intent *paymongo.PaymentIntent) billing.ProviderIntent {
 		})
 	}
 	return out
+}
+
+// ObservePayMongo counts the requests of a client that was made with it as the
+// observer.
+func (m *Metrics) ObservePayMongo(ctx context.Context, e paymongo.Exchange) {
+	code := pspOK
+	if e.Err != nil {
+		_, code = paymongo.VerdictOf(e.Err)
+		var said *paymongo.Error
+		if errors.As(e.Err, &said) && said.Declined() {
+			code = pspDeclined
+		}
+	}
+	m.psp.observe(ctx, pspTry{
+		op: e.Op, status: e.StatusCode, code: code, again: e.Attempt > 1, duration: e.Duration, wait: e.Wait,
+	})
 }
 
 // PayMongoWebhooks checks the deliveries of PayMongo's webhooks.

@@ -1,9 +1,12 @@
 package worker
 
 import (
+	"errors"
 	"slices"
+	"strings"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/singil/singil/billing"
@@ -26,10 +29,20 @@ type Metrics struct {
 	enqueued     prometheus.Counter
 	opened       prometheus.Counter
 	parked       prometheus.Counter
+	prevented    *prometheus.CounterVec
 
 	webhooks webhookMetrics
 	outbox   outboxMetrics
+	psp      pspMetrics
+	jobs     jobMetrics
 }
+
+// What kept an invoice from being charged, or a payment from being booked, twice.
+const (
+	guardDB          = "db"          // a constraint of the database refused the arming
+	guardIdempotency = "idempotency" // a payment that was on record came again
+	guardState       = "state"       // an attempt was open, or another worker had armed
+)
 
 var (
 	rulings  = []billing.Ruling{billing.Paid, billing.Declined, billing.NoEffect, billing.Wait, billing.Unknown, billing.Fault, billing.CardGone, billing.Park}
@@ -71,8 +84,12 @@ func NewMetrics() *Metrics {
 		enqueued: single("scheduler_enqueued_total", "Jobs enqueued by sweeps."),
 		opened:   single("invoices_opened_total", "Invoices opened by sweeps."),
 		parked:   single("parked_total", "Subscriptions and invoices put in front of a human."),
+		prevented: counter("duplicate_charge_prevented_total",
+			"Times an invoice was not charged, or a payment not booked, a second time, by the guard: a constraint, the record of the payment, or an open attempt.", "guard"),
 		webhooks: newWebhookMetrics(),
 		outbox:   newOutboxMetrics(),
+		psp:      newPSPMetrics(),
+		jobs:     newJobMetrics(),
 	}
 	for _, r := range rulings {
 		for _, t := range triggers {
@@ -89,6 +106,9 @@ func NewMetrics() *Metrics {
 	for _, code := range billing.DeclineCodes() {
 		m.declines.WithLabelValues(string(code), string(billing.Classify(code).Class))
 	}
+	for _, guard := range []string{guardDB, guardIdempotency, guardState} {
+		m.prevented.WithLabelValues(guard)
+	}
 	for _, result := range []string{"ok", "error"} {
 		m.sweeps.WithLabelValues(result)
 	}
@@ -99,9 +119,9 @@ func NewMetrics() *Metrics {
 func (m *Metrics) Collectors() []prometheus.Collector {
 	own := []prometheus.Collector{
 		m.attempts, m.declines, m.amount, m.recovered, m.recoveredSum, m.resolutions, m.uncollected, m.duration, m.lag,
-		m.sweeps, m.sweepTime, m.sweepSuccess, m.enqueued, m.opened, m.parked,
+		m.sweeps, m.sweepTime, m.sweepSuccess, m.enqueued, m.opened, m.parked, m.prevented,
 	}
-	return slices.Concat(own, m.webhooks.collectors(), m.outbox.collectors())
+	return slices.Concat(own, m.webhooks.collectors(), m.outbox.collectors(), m.psp.collectors(), m.jobs.collectors())
 }
 
 // attempted counts one attempt with its outcome.
@@ -123,6 +143,9 @@ func (m *Metrics) settled(s billing.Settlement, settled billing.Settled, c *bill
 
 func (m *Metrics) count(c *billing.Collection, j billing.Judgement, settled billing.Settled) {
 	if !settled.Applied {
+		if j.Ruling == billing.Paid && settled.InvoiceStatus == billing.InvoicePaid {
+			m.prevented.WithLabelValues(guardIdempotency).Inc()
+		}
 		return
 	}
 	if j.Ruling == billing.Declined {
@@ -137,6 +160,17 @@ func (m *Metrics) count(c *billing.Collection, j billing.Judgement, settled bill
 	}
 	if settled.InvoiceStatus == billing.InvoiceReview {
 		m.parked.Inc()
+	}
+}
+
+// notArmed counts the guards that kept an attempt from being armed.
+func (m *Metrics) notArmed(err error) {
+	var pg *pgconn.PgError
+	switch {
+	case errors.Is(err, billing.ErrInFlight):
+		m.prevented.WithLabelValues(guardState).Inc()
+	case errors.As(err, &pg) && strings.HasPrefix(pg.Code, "23"): // integrity constraint violation
+		m.prevented.WithLabelValues(guardDB).Inc()
 	}
 }
 

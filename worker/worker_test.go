@@ -441,6 +441,25 @@ func TestRefusedAttaches(t *testing.T) {
 	})
 }
 
+// TestOneDaemonsBlockIsEverybodys has the provider slow one daemon down.
+func TestOneDaemonsBlockIsEverybodys(t *testing.T) {
+	t.Parallel()
+	p := setup(t)
+	p.subscribe("s1", "4343434343434345")
+	p.fault(sandbox.Fault{Kind: sandbox.RateLimitBefore, RetryAfter: sandbox.Duration(time.Minute), Endpoint: "payment_intents.create", Times: 1})
+	p.tick()
+	if got := p.text(`SELECT (blocked_until > clock_timestamp() + interval '30 seconds')::text FROM singil.provider_state`); got != "true" {
+		t.Errorf("blocked for all: %s", got)
+	}
+	p.set(noon.Add(time.Hour))
+	if swept := p.tick(); swept.Enqueued != 0 {
+		t.Errorf("%d jobs were enqueued during the block", swept.Enqueued)
+	}
+	if n := p.number(`SELECT count(*) FROM singil.attempts`); n != 0 {
+		t.Errorf("%d attempts", n)
+	}
+}
+
 // vault saves the one card on record for a customer of the sandbox.
 func (p *plant) vault() {
 	p.t.Helper()

@@ -49,6 +49,7 @@ type daemon struct {
 	pool      *pgxpool.Pool // ours
 	riverPool *pgxpool.Pool // River's: its elections must not wait for our transactions
 	registry  *prometheus.Registry
+	metrics   *worker.Metrics
 	collector *worker.Collector
 	jobs      *river.Client[pgx.Tx]
 	timer     scheduler.Timer
@@ -61,9 +62,10 @@ type daemon struct {
 }
 
 // newDaemon connects, checks that everything belongs together, and binds a new
-// database to this installation. It changes nothing else.
-func newDaemon(ctx context.Context, cfg config, gateway worker.Gateway, livemode bool, log *slog.Logger) (_ *daemon, err error) {
-	d := &daemon{cfg: cfg, log: log, registry: prometheus.NewRegistry()}
+// database to this installation. It changes nothing else. The metrics are those
+// that the gateway's client is observed with.
+func newDaemon(ctx context.Context, cfg config, gateway worker.Gateway, livemode bool, metrics *worker.Metrics, log *slog.Logger) (_ *daemon, err error) {
+	d := &daemon{cfg: cfg, log: log, registry: prometheus.NewRegistry(), metrics: metrics}
 	defer func() {
 		if err != nil {
 			d.close()
@@ -83,8 +85,8 @@ func newDaemon(ctx context.Context, cfg config, gateway worker.Gateway, livemode
 		return nil, err
 	}
 
-	metrics := worker.NewMetrics()
-	d.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), buildInfo(livemode))
+	d.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+		buildInfo(livemode), configInfo(cfg.Environment, livemode))
 	d.registry.MustRegister(metrics.Collectors()...)
 	d.collector = worker.NewCollector(worker.Config{
 		Pool: d.pool, Gateway: gateway, Environment: cfg.Environment, Livemode: livemode, Log: log, Metrics: metrics,
@@ -106,6 +108,9 @@ func newDaemon(ctx context.Context, cfg config, gateway worker.Gateway, livemode
 	if err != nil {
 		return nil, fmt.Errorf("start the queue: %w", err)
 	}
+	d.registry.MustRegister(worker.NewStats(worker.StatsConfig{
+		Pool: d.pool, Now: time.Now, RiverClient: d.jobs.ID(), Pools: map[string]*pgxpool.Pool{"singil": d.pool, "river": d.riverPool},
+	}))
 	d.outbox = worker.NewOutbox(worker.OutboxConfig{Pool: d.pool, Log: log, Now: time.Now, Metrics: metrics})
 	if d.handler, err = d.newHandler(livemode, metrics); err != nil {
 		return nil, err
@@ -201,6 +206,11 @@ func (d *daemon) woken(ctx context.Context) (bool, error) {
 // run works until ctx is done, then drains: it takes no more work, lets the
 // attaches under way finish, and stops.
 func (d *daemon) run(ctx context.Context, listener net.Listener) error {
+	events, unsubscribe := d.jobs.Subscribe(worker.JobEvents()...)
+	var counting sync.WaitGroup
+	counting.Go(func() { d.metrics.CountJobs(events) })
+	defer counting.Wait()
+	defer unsubscribe()
 	if err := d.jobs.Start(context.WithoutCancel(ctx)); err != nil {
 		return fmt.Errorf("start the queue: %w", err)
 	}
@@ -241,13 +251,24 @@ func buildInfo(livemode bool) prometheus.Collector {
 	if info, ok := debug.ReadBuildInfo(); ok {
 		goVersion = info.GoVersion
 	}
-	mode := "test"
-	if livemode {
-		mode = "live"
-	}
 	gauge := prometheus.NewGaugeVec(prometheus.GaugeOpts{
 		Namespace: "singil", Name: "build_info", Help: "The running build, and the mode of its key: test or live.",
 	}, []string{"version", "go_version", "mode"})
-	gauge.WithLabelValues(buildVersion(), goVersion, mode).Set(1)
+	gauge.WithLabelValues(buildVersion(), goVersion, modeName(livemode)).Set(1)
 	return gauge
+}
+
+func configInfo(environment billing.Environment, livemode bool) prometheus.Collector {
+	gauge := prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Namespace: "singil", Name: "config_info", Help: "The environment of this installation, and the mode of its key: test or live.",
+	}, []string{"environment", "mode"})
+	gauge.WithLabelValues(string(environment), modeName(livemode)).Set(1)
+	return gauge
+}
+
+func modeName(livemode bool) string {
+	if livemode {
+		return "live"
+	}
+	return "test"
 }

@@ -101,7 +101,8 @@ func runDemo(ctx context.Context, stdout, stderr io.Writer, serve, logs bool) (e
 		DatabaseURL: dsn, BaseURL: providerURL + "/v1", SecretKey: "sk_test_demo", Rate: 1000,
 		Environment: billing.EnvironmentDev, Listen: "127.0.0.1:0", Schedule: "* * * * *", TimeZone: "Asia/Manila",
 	}
-	client, err := cfg.payMongo(paymongo.WithMaxElapsedTime(0))
+	metrics := worker.NewMetrics()
+	client, err := cfg.payMongo(paymongo.WithMaxElapsedTime(0), paymongo.WithObserver(metrics.ObservePayMongo))
 	if err != nil {
 		return err
 	}
@@ -109,7 +110,7 @@ func runDemo(ctx context.Context, stdout, stderr io.Writer, serve, logs bool) (e
 	if err != nil {
 		return err
 	}
-	d, err := newDaemon(ctx, cfg, worker.NewPayMongo(client), client.Livemode(), log)
+	d, err := newDaemon(ctx, cfg, worker.NewPayMongo(client), client.Livemode(), metrics, log)
 	if err != nil {
 		return err
 	}

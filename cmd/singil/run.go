@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
+	"github.com/singil/singil/paymongo"
 	"github.com/singil/singil/worker"
 )
 
@@ -35,11 +36,12 @@ func runDaemon(ctx context.Context, stderr io.Writer) error {
 		return err
 	}
 	log := newLogger(stderr)
-	client, err := cfg.payMongo()
+	metrics := worker.NewMetrics()
+	client, err := cfg.payMongo(paymongo.WithObserver(metrics.ObservePayMongo))
 	if err != nil {
 		return err
 	}
-	d, err := newDaemon(ctx, cfg, worker.NewPayMongo(client), client.Livemode(), log)
+	d, err := newDaemon(ctx, cfg, worker.NewPayMongo(client), client.Livemode(), metrics, log)
 	if err != nil {
 		return err
 	}

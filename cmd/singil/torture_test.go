@@ -273,7 +273,7 @@ func (tt *torture) settleAll() {
 		tt.quiet(3 * time.Second)
 		// Nothing new falls due: the subscriptions are at rest.
 		tt.tx(func(tx pgx.Tx) error {
-			_, err := tx.Exec(context.Background(), `UPDATE singil.subscriptions SET next_due_at = 'infinity' WHERE next_due_at IS NOT NULL`)
+			_, err := tx.Exec(context.Background(), `UPDATE singil.subscriptions SET next_due_at = '2200-01-01' WHERE next_due_at IS NOT NULL`)
 			return err
 		})
 		tt.set(tt.next(tt.now.AddDate(1, 0, 0)))

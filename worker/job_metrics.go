@@ -1,0 +1,106 @@
+package worker
+
+import (
+	"slices"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/riverqueue/river"
+	"github.com/riverqueue/river/rivertype"
+)
+
+// How a run of a job ends.
+const (
+	jobOK          = "ok"
+	jobRetry       = "retry"     // failed, and comes again
+	jobDiscarded   = "discarded" // failed for the last time
+	jobCancelled   = "cancelled"
+	jobInterrupted = "interrupted" // by a shutdown
+	jobSnoozed     = "snoozed"
+)
+
+var (
+	jobKinds   = []string{ChargeArgs{}.Kind(), ReconcileArgs{}.Kind(), SweepArgs{}.Kind(), WebhookArgs{}.Kind(), otherLabel}
+	jobResults = []string{jobOK, jobRetry, jobDiscarded, jobCancelled, jobInterrupted, jobSnoozed}
+)
+
+// JobEvents are the kinds of events that CountJobs wants.
+func JobEvents() []river.EventKind {
+	return []river.EventKind{
+		river.EventKindJobCancelled, river.EventKindJobCompleted, river.EventKindJobFailed, river.EventKindJobInterrupted, river.EventKindJobSnoozed,
+	}
+}
+
+// jobMetrics are of River's jobs in this process.
+type jobMetrics struct {
+	jobs *prometheus.CounterVec
+	wait *prometheus.HistogramVec
+	run  *prometheus.HistogramVec
+}
+
+func newJobMetrics() jobMetrics {
+	m := jobMetrics{
+		jobs: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Namespace: "singil", Name: "jobs_total", Help: "Runs of jobs in this process, by kind and result.",
+		}, []string{"kind", "result"}),
+		wait: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Namespace: "singil", Name: "job_wait_seconds", Help: "From when a job could be worked to when it was, by kind.",
+			Buckets: []float64{.01, .1, .5, 1, 5, 15, 60, 300, 900},
+		}, []string{"kind"}),
+		run: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Namespace: "singil", Name: "job_run_seconds", Help: "How long a job was worked on, by kind.",
+			Buckets: []float64{.01, .05, .1, .25, .5, 1, 2.5, 5, 10, 20, 30, 60, 90},
+		}, []string{"kind"}),
+	}
+	for _, kind := range jobKinds {
+		for _, result := range jobResults {
+			m.jobs.WithLabelValues(kind, result)
+		}
+		m.wait.WithLabelValues(kind)
+		m.run.WithLabelValues(kind)
+	}
+	return m
+}
+
+func (m jobMetrics) collectors() []prometheus.Collector {
+	return []prometheus.Collector{m.jobs, m.wait, m.run}
+}
+
+// CountJobs counts until the channel is closed. River drops events that are not
+// taken in time, so under the heaviest load there may be fewer here than there were.
+func (m *Metrics) CountJobs(events <-chan *river.Event) {
+	for event := range events {
+		m.jobs.count(event)
+	}
+}
+
+func (m jobMetrics) count(event *river.Event) {
+	if event.Job == nil {
+		return
+	}
+	kind := event.Job.Kind
+	if !slices.Contains(jobKinds, kind) {
+		kind = otherLabel
+	}
+	m.jobs.WithLabelValues(kind, jobResult(event)).Inc()
+	if stats := event.JobStats; stats != nil {
+		m.wait.WithLabelValues(kind).Observe(max(0, stats.QueueWaitDuration.Seconds()))
+		m.run.WithLabelValues(kind).Observe(stats.RunDuration.Seconds())
+	}
+}
+
+func jobResult(event *river.Event) string {
+	switch event.Kind {
+	case river.EventKindJobCompleted:
+		return jobOK
+	case river.EventKindJobCancelled:
+		return jobCancelled
+	case river.EventKindJobInterrupted:
+		return jobInterrupted
+	case river.EventKindJobSnoozed:
+		return jobSnoozed
+	}
+	if event.Job.State == rivertype.JobStateDiscarded {
+		return jobDiscarded
+	}
+	return jobRetry
+}
