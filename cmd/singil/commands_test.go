@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -201,5 +202,40 @@ func TestImportFromStandardInput(t *testing.T) {
 	var stdout, stderr bytes.Buffer
 	if err := (importFlags{actor: "ana"}).run(t.Context(), pgtest.DB(t), source, "-", "json", &stdout, &stderr); err != nil || !strings.Contains(stdout.String(), `"lines": 4`) {
 		t.Errorf("%v %s %s", err, stdout.String(), stderr.String())
+	}
+}
+
+func TestFreezeAndUnfreeze(t *testing.T) {
+	dsn := pgtest.DSN(t)
+	pool, err := pgxpool.New(t.Context(), dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pool.Close()
+	state := func() (got billing.Instance) {
+		t.Helper()
+		got, err := billing.LoadInstance(t.Context(), pool)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return got
+	}
+	if err := pgx.BeginFunc(t.Context(), pool, func(tx pgx.Tx) error {
+		return errors.Join(billing.Bind(t.Context(), tx, billing.EnvironmentDev, false), billing.TripBreaker(t.Context(), tx, "401"))
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if code, _, stderr := command(t, dsn, "freeze"); code != 2 || state().Frozen {
+		t.Errorf("frozen without a reason: %d %s", code, stderr)
+	}
+	if code, _, stderr := command(t, dsn, "freeze", "--reason", "drill", "--actor", "ana"); code != 0 || !state().Frozen || state().FrozenReason != "drill" {
+		t.Errorf("freeze: %d %s %+v", code, stderr, state())
+	}
+	if code, _, stderr := command(t, dsn, "unfreeze", "--reason", "drill over", "--actor", "ana"); code != 0 || state().Frozen || state().BreakerOpen {
+		t.Errorf("unfreeze: %d %s %+v", code, stderr, state())
+	}
+	var audited int
+	if err := pool.QueryRow(t.Context(), `SELECT count(*) FROM singil.audit_log WHERE actor = 'ana'`).Scan(&audited); err != nil || audited != 3 {
+		t.Errorf("%d audit entries, want freeze, unfreeze and close_breaker: %v", audited, err)
 	}
 }
