@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -120,13 +121,32 @@ func (c *collection) look(ctx context.Context) (done bool, err error) {
 	judgement := c.Judge(seen, c.now)
 	if judgement.Ruling == billing.Free {
 		c.looked = true
-		return false, nil
+		return false, c.recordSeen(ctx, judgement, seen)
 	}
 	s := billing.Settlement{Judgement: judgement, Seen: &seen, Source: "retrieve", Fence: c.Fence}
 	if c.Open != nil {
 		s.Attempt = c.Open.ID
 	}
 	return true, c.put(ctx, s)
+}
+
+// recordSeen puts the payments on record that the provider shows before the next
+// attach. A declined attach is answered without its payment's id; unrecorded, that
+// payment would pass for the outcome of the attempt that comes now.
+func (c *collection) recordSeen(ctx context.Context, j billing.Judgement, seen billing.ProviderIntent) error {
+	if !slices.ContainsFunc(seen.Payments, func(p billing.ProviderPayment) bool { return !c.Known[p.ID] }) {
+		return nil
+	}
+	if _, err := c.settle(ctx, billing.Settlement{Judgement: j, Seen: &seen, Source: "retrieve", Fence: c.Fence}); err != nil {
+		return err
+	}
+	if c.Known == nil {
+		c.Known = map[string]bool{}
+	}
+	for _, p := range seen.Payments {
+		c.Known[p.ID] = true
+	}
+	return nil
 }
 
 // charge arms and sends: between the two lies an acknowledged commit.

@@ -460,6 +460,34 @@ func TestOneDaemonsBlockIsEverybodys(t *testing.T) {
 	}
 }
 
+// TestOldFailureIsNoEvidenceAboutANewAttempt: a decline whose payment we were
+// not shown when it happened must not pass for the outcome of a later attach.
+func TestOldFailureIsNoEvidenceAboutANewAttempt(t *testing.T) {
+	t.Parallel()
+	p := setup(t)
+	p.subscribe("s1", "4343434343434345")
+	p.fault(sandbox.Fault{ID: "first", Kind: sandbox.Decline, Code: "do_not_honor", Times: 1})
+	p.tick()
+	p.box.ClearFaults()
+	p.fault(sandbox.Fault{Kind: sandbox.LateAttach, For: sandbox.Duration(10 * time.Minute), Times: 1})
+	var second time.Time
+	if err := p.pool.QueryRow(t.Context(), `SELECT next_attempt_at FROM singil.invoices`).Scan(&second); err != nil {
+		t.Fatal(err)
+	}
+	p.set(second)
+	p.tick()
+	p.set(second.Add(2 * time.Minute))
+	p.tick()
+	if got := p.text(`SELECT state FROM singil.attempts WHERE no = 2`); got != "armed" {
+		t.Errorf("the second attempt is still to be executed, and is called %s", got)
+	}
+	p.until(second.Add(30 * time.Minute))
+	if got := p.text(`SELECT string_agg(state, ', ' ORDER BY no) FROM singil.attempts`); got != "declined, succeeded" {
+		t.Error(got)
+	}
+	p.checkBooks()
+}
+
 // vault saves the one card on record for a customer of the sandbox.
 func (p *plant) vault() {
 	p.t.Helper()
