@@ -23,6 +23,8 @@ type Settlement struct {
 	// Seen is the provider's intent, if it was shown: its payments are recorded.
 	Seen   *ProviderIntent
 	Source string // attach, retrieve, webhook, list
+	// CreateFailed: the provider answered the create of this intent with a failure.
+	CreateFailed bool
 	// Decision of Deferred: what dunning says about an invoice that was due and
 	// is not attempted.
 	Decision *Decision
@@ -191,6 +193,9 @@ func (w *writes) settle(s Settlement, row lockedRow) Settled {
 	case Park:
 		return w.park(s, row, j.Reason)
 	case Deferred:
+		if s.CreateFailed {
+			w.createFailed = append(w.createFailed, row.intent)
+		}
 		return w.apply(s, row, *s.Decision, "")
 	}
 	return Settled{InvoiceStatus: row.status, Reason: j.Reason}

@@ -12,20 +12,21 @@ import (
 
 // writes collects what a batch changes, and stores it table by table.
 type writes struct {
-	now        time.Time
-	holidays   Holidays
-	attempts   []attemptChange
-	intents    []intentChange
-	newIntents []newIntent
-	invoices   []invoiceChange
-	cards      []cardChange
-	payments   []paymentSeen
-	events     []Event
-	recovered  []uuid.UUID // subscriptions that have paid
-	overdue    []uuid.UUID // subscriptions with an invoice that was not paid
-	ended      map[uuid.UUID]string
-	breaker    string
-	closed     map[uuid.UUID]bool // attempts that this batch has moved on
+	now          time.Time
+	holidays     Holidays
+	attempts     []attemptChange
+	intents      []intentChange
+	newIntents   []newIntent
+	createFailed []uuid.UUID // intents whose create the provider answered with a failure
+	invoices     []invoiceChange
+	cards        []cardChange
+	payments     []paymentSeen
+	events       []Event
+	recovered    []uuid.UUID // subscriptions that have paid
+	overdue      []uuid.UUID // subscriptions with an invoice that was not paid
+	ended        map[uuid.UUID]string
+	breaker      string
+	closed       map[uuid.UUID]bool // attempts that this batch has moved on
 }
 
 type attemptChange struct {
@@ -122,6 +123,11 @@ UPDATE singil.payment_intents pi
 SET state = r.state, death_proof = r.proof::jsonb, updated_at = clock_timestamp()
 FROM unnest($1::uuid[], $2::text[], $3::text[]) AS r (id, state, proof)
 WHERE pi.id = r.id`
+
+const sqlWriteCreateFailed = `
+UPDATE singil.payment_intents pi
+SET create_failures = pi.create_failures + 1, updated_at = clock_timestamp()
+WHERE pi.id = ANY ($1) AND pi.state = 'creating' AND pi.create_failures < 29`
 
 const sqlWriteNewIntents = `
 INSERT INTO singil.payment_intents (id, invoice_id, amount_minor, currency, livemode, generation, create_key)
@@ -239,6 +245,9 @@ func (w *writes) queueRows(batch *pgx.Batch) {
 		}
 		batch.Queue(sqlWriteInvoices, ids, statuses, next, waiting, polls, triggers, codes, reasons, urls, paid, payments)
 	}
+	if len(w.createFailed) > 0 {
+		batch.Queue(sqlWriteCreateFailed, w.createFailed)
+	}
 	// Behind the rows they depend on: the dead intent, the paid invoice.
 	w.queueNewIntents(batch)
 	if n := len(w.cards); n > 0 {
@@ -332,8 +341,8 @@ func newID() uuid.UUID {
 	return id
 }
 
-// createKey is the Idempotency-Key of an intent: derived, so that a re-run
-// sends the same.
+// createKey is the Idempotency-Key of an intent, before any suffix: derived, so
+// that a re-run sends the same.
 func createKey(environment Environment, subscription uuid.UUID, periodNo, generation int) string {
 	return fmt.Sprintf("singil/%s/%s/%d/%d", environment, subscription, periodNo, generation)
 }
@@ -342,4 +351,19 @@ func createKey(environment Environment, subscription uuid.UUID, periodNo, genera
 func nextKey(key string, generation int) string {
 	suffix := fmt.Sprintf("/%d", generation)
 	return key[:len(key)-len(suffix)] + fmt.Sprintf("/%d", generation+1)
+}
+
+// failuresPerKey is how often a create may fail under one key before the failure
+// counts as stored.
+const failuresPerKey = 3
+
+// IdempotencyKey is the key to create the intent under. PayMongo documents that
+// it stores the first outcome under a key for 24 hours, a failure too, so after
+// three failures another key follows: a suffix .r1 to .r9. Whatever was created
+// under an earlier one is harmless: nothing is ever attached to it.
+func (c *Collection) IdempotencyKey() string {
+	if c.CreateFailures < failuresPerKey {
+		return c.CreateKey
+	}
+	return fmt.Sprintf("%s.r%d", c.CreateKey, c.CreateFailures/failuresPerKey)
 }

@@ -179,7 +179,7 @@ CREATE TABLE payment_intents (
   livemode           boolean NOT NULL,
   generation         integer NOT NULL CHECK (generation BETWEEN 1 AND 100),
   create_key         text NOT NULL UNIQUE CHECK (length(create_key) BETWEEN 1 AND 240),
-  create_retry       smallint NOT NULL DEFAULT 0 CHECK (create_retry BETWEEN 0 AND 9),
+  create_failures    smallint NOT NULL DEFAULT 0 CHECK (create_failures BETWEEN 0 AND 29),
   provider_intent_id text UNIQUE CHECK (length(provider_intent_id) BETWEEN 1 AND 200),
   state              text NOT NULL DEFAULT 'creating' CHECK (state IN ('creating', 'ready', 'succeeded', 'dead', 'review')),
   death_proof        jsonb,

@@ -95,7 +95,7 @@ func (c *collection) create(ctx context.Context) (done bool, err error) {
 		return true, c.put(ctx, billing.Settlement{Judgement: billing.Judgement{Ruling: billing.Deferred}, Decision: c.hold(time.Minute, c.may.Error())})
 	}
 	intent, err := c.gateway.Create(ctx, CreateRequest{
-		Amount: c.Amount, Key: c.CreateKey,
+		Amount: c.Amount, Key: c.IdempotencyKey(),
 		Metadata: map[string]string{
 			"invoice": c.InvoiceID.String(), "subscription": c.SubscriptionNo, "period": fmt.Sprint(c.PeriodNo),
 			"generation": fmt.Sprint(c.Generation), "environment": string(c.environment),
@@ -227,11 +227,17 @@ func (c *collection) gatewayTrouble(ctx context.Context, err error) error {
 			Judgement: billing.Judgement{Ruling: billing.Unknown, Reason: e.Reason, Evidence: "retrieve"}, Attempt: c.Open.ID, Fence: c.Fence,
 		})
 	}
+	createFailed := c.ProviderIntentID == "" && e.Failed
 	d := c.hold(time.Minute, e.Reason)
-	if until := e.RetryAt.Sub(c.realNow()); until > time.Minute {
+	if createFailed {
+		d.At = c.now.Add(min(time.Minute<<min(c.CreateFailures, 6), time.Hour))
+	}
+	if until := e.RetryAt.Sub(c.realNow()); until > d.At.Sub(c.now) {
 		d.At = c.now.Add(until)
 	}
-	return c.put(ctx, billing.Settlement{Judgement: billing.Judgement{Ruling: billing.Deferred}, Decision: d, Attempt: c.openAttempt(), Fence: c.Fence})
+	return c.put(ctx, billing.Settlement{
+		Judgement: billing.Judgement{Ruling: billing.Deferred}, Decision: d, Attempt: c.openAttempt(), Fence: c.Fence, CreateFailed: createFailed,
+	})
 }
 
 func (c *collection) openAttempt() uuid.UUID {

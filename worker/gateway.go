@@ -44,6 +44,8 @@ type GatewayError struct {
 	// Refused: the request itself was wrong, or the thing does not exist. Sending
 	// it again would change nothing.
 	Refused bool
+	// Failed: the provider answered that it failed, a 5xx.
+	Failed bool
 	// RetryAt is set when the provider asked us to wait.
 	RetryAt time.Time
 	Reason  string // one word
@@ -116,6 +118,7 @@ func (g *PayMongo) fail(err error) error {
 	var said *paymongo.Error
 	if errors.As(err, &said) {
 		e.Fault = said.StatusCode == http.StatusUnauthorized || said.StatusCode == http.StatusForbidden
+		e.Failed = said.StatusCode >= http.StatusInternalServerError
 		e.Refused = verdict == paymongo.VerdictRefused && !e.Fault
 	}
 	return e
