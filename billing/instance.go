@@ -209,19 +209,25 @@ SET breaker_open = true, breaker_reason = $1, breaker_at = clock_timestamp()
 WHERE NOT breaker_open`
 
 // TripBreaker stops all charging because the provider refuses us, not our
-// customers. An operator closes it again.
+// customers, or because what comes back is far from what is usual. An operator
+// closes it again. An open breaker keeps its first reason.
 func TripBreaker(ctx context.Context, tx pgx.Tx, reason string) error {
-	if _, err := tx.Exec(ctx, sqlTripBreaker, reason); err != nil {
+	tag, err := tx.Exec(ctx, sqlTripBreaker, reason)
+	if err != nil {
 		return fmt.Errorf("trip the breaker: %w", err)
 	}
-	return nil
+	if tag.RowsAffected() == 0 {
+		return nil
+	}
+	return Audit(ctx, tx, AuditEntry{Actor: "singil", Action: "trip_breaker", Subject: "provider", Reason: reason})
 }
 
 const sqlCloseBreaker = `
 UPDATE singil.provider_state
-SET breaker_open = false, breaker_reason = NULL, breaker_at = NULL, blocked_until = NULL`
+SET breaker_open = false, breaker_reason = NULL, breaker_at = NULL, blocked_until = NULL,
+    watched_from = COALESCE((SELECT i.virtual_now FROM singil.instance i), clock_timestamp())`
 
-// CloseBreaker lets charging go on.
+// CloseBreaker lets charging go on. What was before does not trip it again.
 func CloseBreaker(ctx context.Context, tx pgx.Tx, actor, reason string) error {
 	if _, err := tx.Exec(ctx, sqlCloseBreaker); err != nil {
 		return fmt.Errorf("close the breaker: %w", err)

@@ -1,6 +1,7 @@
 package billing
 
 import (
+	"errors"
 	"fmt"
 	"time"
 
@@ -165,6 +166,7 @@ type Judgement struct {
 	ActionURL  string          // of Wait for the customer
 	Reason     string          // for the log, the audit and the operator
 	Evidence   string          // kind of evidence: retrieve, attach, never_sent, refused
+	StopAll    bool            // of Park: nothing may be charged until an operator has looked
 }
 
 // WaitingFor says who moves next.
@@ -177,8 +179,12 @@ const (
 	WaitingForCustomer WaitingFor = "customer"
 )
 
+// ErrOtherMode is the provider answering from the other world: live money where
+// a test was asked for, or the other way round.
+var ErrOtherMode = errors.New("the provider answers in the other mode")
+
 // Check compares what the provider shows with what was asked for. Any
-// difference is a bug or a wrong account: the invoice is parked.
+// difference is a bug or a wrong account: see Parked.
 func (s Standing) Check(seen ProviderIntent) error {
 	switch {
 	case seen.ID == "" || s.ProviderIntentID != "" && seen.ID != s.ProviderIntentID:
@@ -186,9 +192,14 @@ func (s Standing) Check(seen ProviderIntent) error {
 	case seen.Amount != s.Amount:
 		return fmt.Errorf("the provider's intent %s is over %s instead of %s", seen.ID, seen.Amount, s.Amount)
 	case seen.Livemode != s.Livemode:
-		return fmt.Errorf("the provider's intent %s has livemode %t instead of %t", seen.ID, seen.Livemode, s.Livemode)
+		return fmt.Errorf("%w: intent %s has livemode %t instead of %t", ErrOtherMode, seen.ID, seen.Livemode, s.Livemode)
 	}
 	return nil
+}
+
+// Parked is the judgement about an intent that Check refused.
+func Parked(err error) Judgement {
+	return Judgement{Ruling: Park, Reason: err.Error(), Evidence: "retrieve", StopAll: errors.Is(err, ErrOtherMode)}
 }
 
 // Judge says what a retrieved intent means.
@@ -198,7 +209,7 @@ func (s Standing) Check(seen ProviderIntent) error {
 // the attempt's SettledAfter.
 func (s Standing) Judge(seen ProviderIntent, now time.Time) Judgement {
 	if err := s.Check(seen); err != nil {
-		return Judgement{Ruling: Park, Reason: err.Error(), Evidence: "retrieve"}
+		return Parked(err)
 	}
 	switch seen.Status {
 	case ProviderSucceeded:

@@ -191,6 +191,9 @@ func (w *writes) settle(s Settlement, row lockedRow) Settled {
 	case Dead:
 		return w.dead(s, row)
 	case Park:
+		if j.StopAll {
+			w.breaker = j.Reason
+		}
 		return w.park(s, row, j.Reason)
 	case Deferred:
 		if s.CreateFailed {
@@ -308,7 +311,7 @@ func (w *writes) park(s Settlement, row lockedRow, reason string) Settled {
 	if row.open() && row.attemptState != AttemptReview && !w.closed[row.attempt] {
 		w.closeAttempt(row.attempt, AttemptReview, s.Judgement)
 	}
-	if row.intentState != IntentSucceeded {
+	if row.intentState == IntentReady { // without an id nothing was ever attached to it
 		w.intents = append(w.intents, intentChange{ID: row.intent, State: IntentReview})
 	}
 	w.invoices = append(w.invoices, invoiceChange{ID: s.Collection.InvoiceID, Status: InvoiceReview, WaitingFor: WaitingForSchedule, Reason: reason})

@@ -225,6 +225,7 @@ CREATE TABLE attempts (
 CREATE UNIQUE INDEX one_open_attempt ON attempts (payment_intent_id) WHERE state IN ('armed', 'review', 'needs_action');
 CREATE UNIQUE INDEX one_successful_attempt ON attempts (payment_intent_id) WHERE state = 'succeeded';
 CREATE INDEX attempts_payment_method ON attempts (payment_method_id, armed_at);
+CREATE INDEX attempts_armed ON attempts USING brin (armed_at) WITH (pages_per_range = 16, autosummarize = on);
 COMMENT ON TABLE attempts IS 'One attach, written and committed before it is sent. Append-only.';
 
 CREATE TABLE payments (
@@ -295,9 +296,11 @@ CREATE TABLE provider_state (
   breaker_open  boolean NOT NULL DEFAULT false,
   breaker_reason text,
   breaker_at    timestamptz,
+  watched_from  timestamptz NOT NULL DEFAULT '-infinity',
   CONSTRAINT open_breaker_has_a_reason CHECK (breaker_open = (breaker_reason IS NOT NULL))
 );
 INSERT INTO provider_state DEFAULT VALUES;
+COMMENT ON COLUMN provider_state.watched_from IS 'When the breaker was last closed, in business time: what was before does not trip it again.';
 COMMENT ON TABLE provider_state IS 'What every daemon must know of the provider: a 429 of one slows all, a 401 of one stops all.';
 
 CREATE TABLE audit_log (

@@ -105,7 +105,7 @@ func (c *collection) create(ctx context.Context) (done bool, err error) {
 		return true, c.gatewayTrouble(ctx, err)
 	}
 	if err := c.Check(intent); err != nil {
-		return true, c.put(ctx, billing.Settlement{Judgement: billing.Judgement{Ruling: billing.Park, Reason: err.Error()}})
+		return true, c.put(ctx, billing.Settlement{Judgement: billing.Parked(err)})
 	}
 	c.ProviderIntentID = intent.ID
 	return false, nil

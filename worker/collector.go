@@ -29,6 +29,9 @@ type Config struct {
 	// MayCharge is an interlock of this process; nil: none. Those in the
 	// database are always asked.
 	MayCharge func() error
+	// Watch lets a sweep compare the last hour with what is usual, and stop
+	// charging when they are far apart.
+	Watch bool
 	// Now is the real clock of this process, with its monotonic reading.
 	Now func() time.Time
 	// BatchSize bounds the rows of one transaction. 0: 500.
@@ -50,6 +53,8 @@ type Collector struct {
 	realNow     func() time.Time
 	interlock   func() error
 	sweepSize   int
+	watching    bool
+	usual       usual
 	shared      atomic.Int64 // the last hold that the others were told of, unix nanoseconds
 
 	load    *batcher[uuid.UUID, loadedInvoice]
@@ -66,7 +71,7 @@ func NewCollector(cfg Config) *Collector {
 	w := &Collector{
 		pool: cfg.Pool, gateway: cfg.Gateway, environment: cfg.Environment, livemode: cfg.Livemode, log: cfg.Log,
 		metrics: cfg.Metrics, limits: cfg.Limits, holidays: billing.BankHolidays(), realNow: cfg.Now, interlock: cfg.MayCharge,
-		sweepSize: cmp.Or(cfg.SweepSize, 1000),
+		sweepSize: cmp.Or(cfg.SweepSize, 1000), watching: cfg.Watch,
 	}
 	if w.interlock == nil {
 		w.interlock = func() error { return nil }

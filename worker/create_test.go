@@ -32,3 +32,25 @@ func TestStoredCreateFailureDoesNotHoldTheInvoiceForADay(t *testing.T) {
 	}
 	p.checkBooks()
 }
+
+// A create that PayMongo refuses, or answers with another amount, is parked at
+// once, with its reason; it is not asked again and again.
+func TestWrongCreateIsParked(t *testing.T) {
+	t.Parallel()
+	for _, kind := range []sandbox.FaultKind{sandbox.WrongAmount, sandbox.WrongLivemode} {
+		t.Run(string(kind), func(t *testing.T) {
+			t.Parallel()
+			p := setup(t)
+			p.subscribe("s1", "4343434343434345")
+			p.fault(sandbox.Fault{Kind: kind, Endpoint: "payment_intents.create", Times: 1})
+			p.tick()
+			if got := p.text(`SELECT i.status || ' ' || pi.state || ' ' || (i.reason <> '') FROM singil.invoices i JOIN singil.payment_intents pi ON pi.invoice_id = i.id`); got != "review creating true" {
+				t.Error(got)
+			}
+			if n := len(p.box.Ledger().Intents); n != 1 {
+				t.Errorf("%d intents were created", n)
+			}
+			p.checkBooks()
+		})
+	}
+}

@@ -28,6 +28,9 @@ type Swept struct {
 func (w *Collector) Sweep(ctx context.Context, jobs *river.Client[pgx.Tx]) (swept Swept, err error) {
 	begun := w.realNow()
 	defer func() { w.metrics.swept(swept, err, w.realNow().Sub(begun)) }()
+	if err := w.watch(ctx); err != nil {
+		return swept, fmt.Errorf("sweep: %w", err)
+	}
 	for _, phase := range []func(context.Context) (n int, err error){
 		func(ctx context.Context) (int, error) {
 			opened, err := w.openDue(ctx)

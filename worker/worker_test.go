@@ -44,7 +44,7 @@ type plant struct {
 	now       time.Time
 }
 
-func setup(t *testing.T) *plant {
+func setup(t *testing.T, opts ...func(*worker.Config)) *plant {
 	t.Helper()
 	p := &plant{t: t, pool: pgtest.DB(t), now: noon}
 	box, err := sandbox.New(sandbox.Options{Seed: 7, Start: noon, StopClock: true, Hang: 5 * time.Millisecond})
@@ -70,9 +70,11 @@ func setup(t *testing.T) *plant {
 	}); err != nil {
 		t.Fatal(err)
 	}
-	p.collector = worker.NewCollector(worker.Config{
-		Pool: p.pool, Gateway: worker.NewPayMongo(p.client), Environment: billing.EnvironmentDev, Log: log, Now: time.Now,
-	})
+	cfg := worker.Config{Pool: p.pool, Gateway: worker.NewPayMongo(p.client), Environment: billing.EnvironmentDev, Log: log, Now: time.Now}
+	for _, opt := range opts {
+		opt(&cfg)
+	}
+	p.collector = worker.NewCollector(cfg)
 	p.jobs, err = river.NewClient(riverpgxv5.New(p.pool), &river.Config{
 		Schema: "river", Workers: p.collector.Workers(), Logger: log,
 		Queues:     map[string]river.QueueConfig{worker.QueueCharge: {MaxWorkers: 16}, worker.QueueReconcile: {MaxWorkers: 8}},

@@ -33,6 +33,7 @@ type config struct {
 	Listen      string              `env:"SINGIL_LISTEN" envDefault:"127.0.0.1:8080"`
 	Schedule    string              `env:"SINGIL_SCHEDULE" envDefault:"* * * * *"`
 	TimeZone    string              `env:"SINGIL_TIME_ZONE" envDefault:"Asia/Manila"`
+	Watch       bool                `env:"SINGIL_WATCH" envDefault:"true"`
 }
 
 // readConfig reads the environment. A misspelt SINGIL_ name is refused, not

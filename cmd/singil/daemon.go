@@ -56,7 +56,8 @@ type daemon struct {
 	outbox    *worker.Outbox
 	handler   http.Handler
 
-	virtual  time.Time // as the timer saw it last
+	now      func() time.Time // the machine's clock
+	virtual  time.Time        // as the timer saw it last
 	draining atomic.Bool
 	clockOff atomic.Bool
 }
@@ -65,7 +66,7 @@ type daemon struct {
 // database to this installation. It changes nothing else. The metrics are those
 // that the gateway's client is observed with.
 func newDaemon(ctx context.Context, cfg config, gateway worker.Gateway, livemode bool, metrics *worker.Metrics, log *slog.Logger) (_ *daemon, err error) {
-	d := &daemon{cfg: cfg, log: log, registry: prometheus.NewRegistry(), metrics: metrics}
+	d := &daemon{cfg: cfg, log: log, registry: prometheus.NewRegistry(), metrics: metrics, now: time.Now}
 	defer func() {
 		if err != nil {
 			d.close()
@@ -90,7 +91,7 @@ func newDaemon(ctx context.Context, cfg config, gateway worker.Gateway, livemode
 	d.registry.MustRegister(metrics.Collectors()...)
 	d.collector = worker.NewCollector(worker.Config{
 		Pool: d.pool, Gateway: gateway, Environment: cfg.Environment, Livemode: livemode, Log: log, Metrics: metrics,
-		MayCharge: d.mayCharge, Now: time.Now,
+		MayCharge: d.mayCharge, Watch: cfg.Watch, Now: time.Now,
 	})
 	d.jobs, err = river.NewClient(riverpgxv5.New(d.riverPool), &river.Config{
 		Schema: migrations.RiverSchema, Logger: log, Workers: d.collector.Workers(),
@@ -188,12 +189,12 @@ func (d *daemon) sweep(ctx context.Context) error {
 
 // woken tells what cannot wait for the schedule, and compares the clocks.
 func (d *daemon) woken(ctx context.Context) (bool, error) {
-	before := time.Now()
+	before := d.now()
 	urgent, err := billing.LookUrgent(ctx, d.pool, before)
 	if err != nil {
 		return false, err
 	}
-	took := time.Since(before)
+	took := d.now().Sub(before)
 	off := urgent.DatabaseNow.Sub(before.Add(took / 2)).Abs()
 	if wasOff := d.clockOff.Swap(off > clockTolerance+took/2); wasOff != d.clockOff.Load() {
 		d.log.Error("clock compared with the database's", "off", off, "charging", !d.clockOff.Load())

@@ -88,6 +88,7 @@ func (c config) settings() []setting {
 		"SINGIL_LISTEN":            c.Listen,
 		"SINGIL_SCHEDULE":          c.Schedule,
 		"SINGIL_TIME_ZONE":         c.TimeZone,
+		"SINGIL_WATCH":             c.Watch,
 	}
 	var all []setting
 	for name, value := range c.byName() {
