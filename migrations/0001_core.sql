@@ -293,6 +293,7 @@ COMMENT ON TABLE charge_budget IS 'How much may still be charged on a day (UTC).
 CREATE TABLE provider_state (
   only_row      boolean PRIMARY KEY DEFAULT true CHECK (only_row),
   blocked_until timestamptz,
+  next_slot_at  timestamptz NOT NULL DEFAULT clock_timestamp(),
   breaker_open  boolean NOT NULL DEFAULT false,
   breaker_reason text,
   breaker_at    timestamptz,
@@ -302,6 +303,7 @@ CREATE TABLE provider_state (
 INSERT INTO provider_state DEFAULT VALUES;
 COMMENT ON COLUMN provider_state.watched_from IS 'When the breaker was last closed, in business time: what was before does not trip it again.';
 COMMENT ON TABLE provider_state IS 'What every daemon must know of the provider: a 429 of one slows all, a 401 of one stops all.';
+COMMENT ON COLUMN provider_state.next_slot_at IS 'Up to when the daemons have shared out the time for their calls: together they stay under one rate.';
 
 CREATE TABLE audit_log (
   id      bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
