@@ -41,7 +41,8 @@ type Client struct {
 	maxElapsed    time.Duration
 	pmUpdate      PaymentMethodUpdate
 	transport     http.RoundTripper
-	limiter       *rate.Limiter // nil for no limit
+	limiter       *rate.Limiter // our own; nil for none
+	shared        Limiter       // in its place; nil for none
 	observe       func(context.Context, Exchange)
 	hold          hold
 }

@@ -45,6 +45,8 @@ func TestOptions(t *testing.T) {
 		{"BaseURLQuery", WithBaseURL("https://e.example/?a=1"), "query"},
 		{"BaseURLUnparsable", WithBaseURL("https://e.example/\x00"), "cannot be parsed"},
 		{"BaseURLUser", WithBaseURL("https://" + testKey + "@e.example/"), "user"},
+		{"Limiter", WithLimiter(limiterFunc(silent)), ""},
+		{"LimiterNil", WithLimiter(nil), "nil"},
 		{"MaxElapsedTime", WithMaxElapsedTime(time.Second), ""},
 		{"MaxElapsedTimeNegative", WithMaxElapsedTime(-1), "negative"},
 		{"MaxElapsedTimeZero", WithMaxElapsedTime(0), ""},

@@ -44,7 +44,8 @@
 // The reason is one of a closed set of words, fit for a metric label:
 //
 //   - never sent, refused by this package: bad_params, needs_secret_key,
-//     context_done, rate_limit_past_deadline, hold_past_deadline, past_send_before
+//     context_done, rate_limit_past_deadline, rate_limit_failed,
+//     hold_past_deadline, past_send_before
 //   - never sent, given up on the way: dns, connect, tls,
 //     waiting_for_connection, body_not_sent
 //   - refused: the PayMongo code, or its sub code where there is one
@@ -64,8 +65,9 @@
 // 401, 403 and 404 are never repeated: PayMongo has blocked callers for
 // repeating them.
 //
-// All calls of a client share one rate limit ([WithRate]). A 429 holds all of
-// them back, for as long as its Retry-After says or else for a growing pause;
+// All calls of a client share one rate limit ([WithRate]); those of several
+// processes can share one too ([WithLimiter]). A 429 holds all calls of a client
+// back, for as long as its Retry-After says or else for a growing pause;
 // [Client.HoldUntil] carries such a hold to other processes.
 //
 // # Secrets

@@ -2,6 +2,7 @@ package paymongo
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
 )
@@ -91,6 +92,16 @@ func (c *Client) admit(ctx context.Context, r *Request) (time.Duration, error) {
 			sleep(ctx, pause)
 			continue
 		}
+		if c.shared != nil {
+			if err := r.await(ctx, c.shared); err != nil {
+				return time.Since(start), err
+			}
+			now := time.Now()
+			if c.hold.end().After(now) { // as below
+				continue
+			}
+			return time.Since(start), r.fits(ctx, now, reasonLimiter)
+		}
 		if c.limiter == nil {
 			return time.Since(start), r.fits(ctx, now, reasonLimiter)
 		}
@@ -113,6 +124,31 @@ func (c *Client) admit(ctx context.Context, r *Request) (time.Duration, error) {
 			continue
 		}
 		return time.Since(start), r.alive(ctx)
+	}
+}
+
+// await waits for the turn that a [Limiter] gives. Whatever its error is, the
+// call was never sent.
+func (r *Request) await(ctx context.Context, l Limiter) error {
+	waiting, fenced := ctx, false
+	if !r.SendBefore.IsZero() {
+		var cancel context.CancelFunc
+		waiting, cancel = context.WithDeadline(ctx, r.SendBefore)
+		defer cancel()
+		deadline, _ := waiting.Deadline()
+		fenced = deadline.Equal(r.SendBefore) // and not ctx's own, before it
+	}
+	switch err := l.Wait(waiting); {
+	case err == nil:
+		return nil
+	case ctx.Err() != nil:
+		return refuse(r.Op, reasonContextDone, "before sending: %w", quiet(err))
+	case !errors.Is(err, context.DeadlineExceeded):
+		return refuse(r.Op, reasonLimiterFailed, "the limiter let nothing go: %w", quiet(err))
+	case fenced:
+		return refuse(r.Op, reasonPastSendBefore, "%w: %w", errPastSendBefore, quiet(err))
+	default:
+		return refuse(r.Op, reasonLimiter, "may go only after the context's deadline; give it more time or call later: %w", quiet(err))
 	}
 }
 

@@ -73,14 +73,37 @@ func WithRate(perSecond float64, burst int) Option {
 	return func(c *Client) error {
 		switch {
 		case math.IsInf(perSecond, 1):
-			c.limiter = nil
+			c.limiter, c.shared = nil, nil
 			return nil
 		case math.IsNaN(perSecond) || perSecond <= 0:
 			return fmt.Errorf("rate %v would never send; use a positive number of calls a second, or math.Inf(1) for no limit", perSecond)
 		case burst < 1:
 			return fmt.Errorf("burst %d would never send; use at least 1", burst)
 		}
-		c.limiter = rate.NewLimiter(rate.Limit(perSecond), burst)
+		c.limiter, c.shared = rate.NewLimiter(rate.Limit(perSecond), burst), nil
+		return nil
+	}
+}
+
+// Limiter is a rate limit that is kept elsewhere, such as one that several
+// processes share.
+type Limiter interface {
+	// Wait returns nil when one call may go, within its turn. An error means that
+	// it may not, so nothing is sent. It must return when ctx ends, and should
+	// return an error that wraps context.DeadlineExceeded as soon as it knows that
+	// the turn comes after ctx's deadline. It is called concurrently.
+	Wait(ctx context.Context) error
+}
+
+// WithLimiter has every try of a call wait for l, in place of the client's own
+// rate limit: of this and [WithRate] the last one counts. A call's SendBefore is
+// a deadline of the context that l gets.
+func WithLimiter(l Limiter) Option {
+	return func(c *Client) error {
+		if l == nil {
+			return errors.New("limiter is nil; use WithRate, with math.Inf(1) for no limit")
+		}
+		c.limiter, c.shared = nil, l
 		return nil
 	}
 }

@@ -22,6 +22,7 @@ const (
 	reasonNeedsSecretKey = "needs_secret_key"
 	reasonContextDone    = "context_done"
 	reasonLimiter        = "rate_limit_past_deadline"
+	reasonLimiterFailed  = "rate_limit_failed"
 	reasonHold           = "hold_past_deadline"
 	reasonPastSendBefore = "past_send_before"
 
