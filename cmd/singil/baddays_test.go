@@ -53,6 +53,7 @@ func TestBadDays(t *testing.T) { // not parallel: the torture test has two daemo
 	// With two daemons, and so alone. The others have one each, and run as many at
 	// a time as there are processors.
 	t.Run("ClockMovedOnTwoMonthsAtOnce", func(t *testing.T) { clockForward(t, binary) })
+	t.Run("TwoDaemonsUnderOneRate", func(t *testing.T) { rateShared(t, binary) })
 	for _, day := range []struct {
 		name string
 		run  func(*testing.T, string)

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
+	"math"
 	"net/url"
 	"os"
 	"strings"
@@ -15,6 +17,7 @@ import (
 	"github.com/singil/singil/billing"
 	"github.com/singil/singil/migrations"
 	"github.com/singil/singil/paymongo"
+	"github.com/singil/singil/worker"
 )
 
 const payMongoURL = "https://api.paymongo.com/v1"
@@ -91,7 +94,8 @@ func (c config) payMongo(opts ...paymongo.Option) (*paymongo.Client, error) {
 	if !strings.HasPrefix(c.SecretKey, "sk_") {
 		return nil, configError{errors.New("PAYMONGO_SECRET_KEY must be a secret key (sk_)")}
 	}
-	client, err := paymongo.NewClient(c.SecretKey, append(opts, paymongo.WithBaseURL(c.BaseURL), paymongo.WithRate(c.Rate, 10))...)
+	opts = append([]paymongo.Option{paymongo.WithBaseURL(c.BaseURL), paymongo.WithRate(c.Rate, 10)}, opts...)
+	client, err := paymongo.NewClient(c.SecretKey, opts...)
 	if err != nil {
 		return nil, configError{err}
 	}
@@ -102,6 +106,26 @@ func (c config) payMongo(opts ...paymongo.Option) (*paymongo.Client, error) {
 		return nil, configError{fmt.Errorf("SINGIL_ENVIRONMENT is %s and the key's livemode is %t; live keys belong in production, and nothing else does", c.Environment, client.Livemode())}
 	}
 	return client, nil
+}
+
+// sharedRate is one rate for all daemons on the database of pool, which is there
+// once the first call is made.
+func (c config) sharedRate(pool func() *pgxpool.Pool, log *slog.Logger) paymongo.Option {
+	return func(client *paymongo.Client) error {
+		if math.IsInf(c.Rate, 1) {
+			return nil
+		}
+		limiter, err := worker.NewRateLimiter(worker.RateLimiterConfig{
+			PerSecond: c.Rate, Now: time.Now, Log: log,
+			Reserve: func(ctx context.Context, span time.Duration) (billing.Slots, error) {
+				return billing.ReserveSlots(ctx, pool(), span)
+			},
+		})
+		if err != nil {
+			return err
+		}
+		return paymongo.WithLimiter(limiter)(client)
+	}
 }
 
 // open connects to the database and refuses a schema that is behind.

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/term"
@@ -102,7 +103,9 @@ func runDemo(ctx context.Context, stdout, stderr io.Writer, serve, logs bool) (e
 		Environment: billing.EnvironmentDev, Listen: "127.0.0.1:0", Schedule: "* * * * *", TimeZone: "Asia/Manila",
 	}
 	metrics := worker.NewMetrics()
-	client, err := cfg.payMongo(paymongo.WithMaxElapsedTime(0), paymongo.WithObserver(metrics.ObservePayMongo))
+	var d *daemon
+	client, err := cfg.payMongo(paymongo.WithMaxElapsedTime(0), paymongo.WithObserver(metrics.ObservePayMongo),
+		cfg.sharedRate(func() *pgxpool.Pool { return d.pool }, log))
 	if err != nil {
 		return err
 	}
@@ -110,7 +113,7 @@ func runDemo(ctx context.Context, stdout, stderr io.Writer, serve, logs bool) (e
 	if err != nil {
 		return err
 	}
-	d, err := newDaemon(ctx, cfg, worker.NewPayMongo(client), client.Livemode(), metrics, log)
+	d, err = newDaemon(ctx, cfg, worker.NewPayMongo(client), client.Livemode(), metrics, log)
 	if err != nil {
 		return err
 	}

@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 
+	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
@@ -37,11 +38,12 @@ func runDaemon(ctx context.Context, stderr io.Writer) error {
 	}
 	log := newLogger(stderr)
 	metrics := worker.NewMetrics()
-	client, err := cfg.payMongo(paymongo.WithObserver(metrics.ObservePayMongo))
+	var d *daemon
+	client, err := cfg.payMongo(paymongo.WithObserver(metrics.ObservePayMongo), cfg.sharedRate(func() *pgxpool.Pool { return d.pool }, log))
 	if err != nil {
 		return err
 	}
-	d, err := newDaemon(ctx, cfg, worker.NewPayMongo(client), client.Livemode(), metrics, log)
+	d, err = newDaemon(ctx, cfg, worker.NewPayMongo(client), client.Livemode(), metrics, log)
 	if err != nil {
 		return err
 	}
