@@ -52,7 +52,8 @@ type StatsConfig struct {
 // scrape makes it look, and a look is kept for a while. While the database does
 // not answer it has nothing to tell but that; it never repeats what it saw before.
 type Stats struct {
-	cfg StatsConfig
+	cfg        StatsConfig
+	invariants *invariantStats
 
 	mu     sync.Mutex
 	taken  time.Time // of the last look, whether it came to something or not
@@ -77,7 +78,7 @@ func NewStats(cfg StatsConfig) *Stats {
 	if cfg.Pool == nil || cfg.Now == nil {
 		panic("worker: StatsConfig needs Pool and Now")
 	}
-	return &Stats{cfg: cfg}
+	return &Stats{cfg: cfg, invariants: newInvariantStats()}
 }
 
 func statsDesc(name, help string, labels ...string) *prometheus.Desc {
@@ -106,7 +107,7 @@ var (
 func (s *Stats) Describe(out chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		descDue, descOldestDue, descDunning, descBacklog, descUnknown, descOldestUnknown, descCircuit, descDepth, descOldestJob, descLeader,
-		descErrors, descAcquired, descIdle, descMax, descAcquireWait,
+		descErrors, descAcquired, descIdle, descMax, descAcquireWait, descViolations, descInvariantErrors,
 	} {
 		out <- d
 	}
@@ -132,6 +133,7 @@ func (s *Stats) Collect(out chan<- prometheus.Metric) {
 	if last != nil {
 		last.collect(gauge)
 	}
+	s.invariants.collect(s.cfg.Pool, s.cfg.Now, out)
 }
 
 func (l *snapshot) collect(gauge func(d *prometheus.Desc, v float64, labels ...string)) {
