@@ -23,7 +23,8 @@ INSERT INTO singil.audit_log (actor, action, subject, reason, before, after)
 VALUES ($1, $2, $3, $4, $5, $6)`
 
 // Audit writes an entry in the transaction that makes the change. The database
-// chains it when that commits, so that later changes of the log can be seen.
+// chains it when that commits, so that later changes of the log can be seen. tx
+// is READ COMMITTED: in an older snapshot the end of the chain may be another.
 func Audit(ctx context.Context, tx pgx.Tx, e AuditEntry) error {
 	document := func(v any) (any, error) {
 		if v == nil {

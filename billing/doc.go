@@ -37,6 +37,7 @@
 //	import, export, lifecycle   what merchants bring, take away, and change
 //	retry                       an operator's attempt, through the same guards
 //	instance, audit             the installation, and who did what
+//	invariants                  what is true of the books whatever happened
 //
 // # Times
 //

@@ -8,9 +8,12 @@ func utc(column string) string {
 // kept is a payment that was taken and not given back in full.
 const kept = `p.status = 'paid' AND p.refunded_minor < p.amount_minor`
 
+// orAll is before each condition of a window, and is taken out where one is asked
+// for. Without one it is true, and the planner drops the condition.
+const orAll = `@all::boolean OR `
+
 // invariants is the closed list. Each statement yields an id and what is wrong
-// with it. Named arguments are those of invariantArgs; @all is true where the
-// window is not asked for, and is folded away by the planner.
+// with it. Named arguments are those of invariantArgs.
 var invariants = []Invariant{
 	{
 		Name: "double_payment", Meaning: "An invoice has at most one payment that was not refunded in full.",
@@ -18,7 +21,7 @@ var invariants = []Invariant{
 SELECT p.invoice_id::text, format('%s payments: %s', count(*), string_agg(p.payment_id, ', ' ORDER BY p.payment_id))
 FROM singil.payments p
 WHERE ` + kept + ` AND p.invoice_id IS NOT NULL
-  AND (@all::boolean OR p.invoice_id IN (SELECT n.invoice_id FROM singil.payments n WHERE n.seen_at >= @since))
+  AND (` + orAll + `p.invoice_id IN (SELECT n.invoice_id FROM singil.payments n WHERE n.seen_at >= @since))
 GROUP BY p.invoice_id
 HAVING count(*) > 1`,
 	},
@@ -29,7 +32,7 @@ SELECT pi.invoice_id::text, format('%s payment intents are not dead: %s', count(
        string_agg(COALESCE(pi.provider_intent_id, pi.id::text), ', ' ORDER BY pi.generation))
 FROM singil.payment_intents pi
 WHERE pi.state <> 'dead'
-  AND (@all::boolean OR pi.invoice_id IN (SELECT a.invoice_id FROM singil.attempts a WHERE a.id >= @since_id))
+  AND (` + orAll + `pi.invoice_id IN (SELECT a.invoice_id FROM singil.attempts a WHERE a.id >= @since_id))
 GROUP BY pi.invoice_id
 HAVING count(*) > 1`,
 	},
@@ -39,7 +42,7 @@ HAVING count(*) > 1`,
 SELECT i.id::text, format('open, and %s was taken for it', p.payment_id)
 FROM singil.payments p
 JOIN singil.invoices i ON i.id = p.invoice_id
-WHERE ` + kept + ` AND i.status = 'open' AND (@all::boolean OR p.seen_at >= @since)`,
+WHERE ` + kept + ` AND i.status = 'open' AND (` + orAll + `p.seen_at >= @since)`,
 	},
 	{
 		Name: "open_attempt_of_paid", Meaning: "A paid invoice has no attempt whose outcome is open.",
@@ -47,7 +50,7 @@ WHERE ` + kept + ` AND i.status = 'open' AND (@all::boolean OR p.seen_at >= @sin
 SELECT a.id::text, format('attempt %s of the paid invoice %s is %s', a.no, i.id, a.state)
 FROM singil.attempts a
 JOIN singil.invoices i ON i.id = a.invoice_id
-WHERE a.state IN ('armed', 'review', 'needs_action') AND i.status = 'paid' AND (@all::boolean OR a.id >= @since_id)`,
+WHERE a.state IN ('armed', 'review', 'needs_action') AND i.status = 'paid' AND (` + orAll + `a.id >= @since_id)`,
 	},
 	{
 		Name: "foreign_intent", Meaning: "An attempt is on a payment intent of its own invoice.",
@@ -55,7 +58,7 @@ WHERE a.state IN ('armed', 'review', 'needs_action') AND i.status = 'paid' AND (
 SELECT a.id::text, format('attempt %s of invoice %s is on an intent of invoice %s', a.no, a.invoice_id, pi.invoice_id)
 FROM singil.attempts a
 JOIN singil.payment_intents pi ON pi.id = a.payment_intent_id
-WHERE a.invoice_id <> pi.invoice_id AND (@all::boolean OR a.id >= @since_id)`,
+WHERE a.invoice_id <> pi.invoice_id AND (` + orAll + `a.id >= @since_id)`,
 	},
 	{
 		// A record goes from 0 to the cursor; the row of the cursor itself closes it.
@@ -68,13 +71,13 @@ FROM (
                                        ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), -1) AS before
   FROM (
     SELECT i.subscription_id, i.period_no AS first_no, i.period_no AS last_no FROM singil.invoices i
-    WHERE @all::boolean OR i.subscription_id IN (SELECT n.subscription_id FROM singil.invoices n WHERE n.id >= @since_id)
+    WHERE ` + orAll + `i.subscription_id IN (SELECT n.subscription_id FROM singil.invoices n WHERE n.id >= @since_id)
     UNION ALL
     SELECT k.subscription_id, k.first_no, k.last_no FROM singil.skipped_periods k
-    WHERE @all::boolean OR k.subscription_id IN (SELECT n.subscription_id FROM singil.invoices n WHERE n.id >= @since_id)
+    WHERE ` + orAll + `k.subscription_id IN (SELECT n.subscription_id FROM singil.invoices n WHERE n.id >= @since_id)
     UNION ALL
     SELECT s.id, s.next_period_no, s.next_period_no FROM singil.subscriptions s
-    WHERE @all::boolean OR s.id IN (SELECT n.subscription_id FROM singil.invoices n WHERE n.id >= @since_id)
+    WHERE ` + orAll + `s.id IN (SELECT n.subscription_id FROM singil.invoices n WHERE n.id >= @since_id)
   ) c
 ) r
 JOIN singil.subscriptions s ON s.id = r.subscription_id
@@ -117,7 +120,7 @@ SELECT i.id::text, format('paid by %s, which is %s', i.payment_id,
 FROM singil.invoices i
 LEFT JOIN singil.payments p ON p.payment_id = i.payment_id
 WHERE i.status = 'paid' AND (p.payment_id IS NULL OR p.status <> 'paid' OR p.invoice_id IS DISTINCT FROM i.id)
-  AND (@all::boolean OR i.id IN (SELECT a.invoice_id FROM singil.attempts a WHERE a.id >= @since_id))`,
+  AND (` + orAll + `i.id IN (SELECT a.invoice_id FROM singil.attempts a WHERE a.id >= @since_id))`,
 	},
 	{
 		Name: "payment_without_invoice", Meaning: "A payment that was not refunded in full belongs to an invoice.",
@@ -134,7 +137,7 @@ SELECT p.payment_id, format('%s %s (livemode %s) for invoice %s over %s %s (live
 FROM singil.payments p
 JOIN singil.invoices i ON i.id = p.invoice_id
 WHERE ` + kept + ` AND (p.amount_minor, p.currency, p.livemode) IS DISTINCT FROM (i.amount_minor, i.currency, i.livemode)
-  AND (@all::boolean OR p.seen_at >= @since)`,
+  AND (` + orAll + `p.seen_at >= @since)`,
 	},
 	{
 		// As CardLimits.Permit counts. A decline exactly a window ago has left it.
@@ -145,13 +148,13 @@ FROM (
   SELECT a.id, a.payment_method_id, count(*) OVER long AS in_30d, count(*) OVER short AS in_24h
   FROM singil.attempts a
   WHERE a.state IN ('declined', 'armed', 'review')
-    AND (@all::boolean OR a.payment_method_id IN (SELECT n.payment_method_id FROM singil.attempts n
+    AND (` + orAll + `a.payment_method_id IN (SELECT n.payment_method_id FROM singil.attempts n
                                                   WHERE n.id >= @since_id AND n.state IN ('declined', 'armed', 'review')))
   WINDOW long AS (PARTITION BY a.payment_method_id ORDER BY a.armed_at RANGE BETWEEN interval '719:59:59.999999' PRECEDING AND CURRENT ROW),
          short AS (PARTITION BY a.payment_method_id ORDER BY a.armed_at RANGE BETWEEN interval '23:59:59.999999' PRECEDING AND CURRENT ROW)
 ) u
 JOIN singil.payment_methods pm ON pm.id = u.payment_method_id
-WHERE @all::boolean OR u.id >= @since_id
+WHERE ` + orAll + `u.id >= @since_id
 GROUP BY pm.id
 HAVING lower(btrim(pm.brand)) NOT IN ('mastercard', 'master_card') AND max(u.in_30d) > @visa
     OR lower(btrim(pm.brand)) <> 'visa' AND (max(u.in_30d) > @mastercard_long OR max(u.in_24h) > @mastercard_short)`,
@@ -162,7 +165,7 @@ HAVING lower(btrim(pm.brand)) NOT IN ('mastercard', 'master_card') AND max(u.in_
 SELECT a.invoice_id::text, format('%s attempts', count(*))
 FROM singil.attempts a
 WHERE a.state <> 'no_effect'
-  AND a.invoice_id IN (SELECT n.invoice_id FROM singil.attempts n WHERE n.no > @invoice_attempts AND (@all::boolean OR n.id >= @since_id))
+  AND a.invoice_id IN (SELECT n.invoice_id FROM singil.attempts n WHERE n.no > @invoice_attempts AND (` + orAll + `n.id >= @since_id))
 GROUP BY a.invoice_id
 HAVING count(*) > @invoice_attempts`,
 	},
@@ -178,7 +181,7 @@ FROM (
   WHERE f.action = 'freeze'
 ) f
 JOIN singil.attempts a ON a.written_at > f.at AND (f.until IS NULL OR a.written_at < f.until)
-WHERE @all::boolean OR a.id >= @since_id`,
+WHERE ` + orAll + `a.id >= @since_id`,
 	},
 	{
 		Name: "budget_drift", Meaning: "What was spent of a day's budget is what was armed on that day.",
@@ -229,15 +232,15 @@ FROM (
          lag(l.no) OVER (ORDER BY l.no) AS before_no, lag(l.hash) OVER (ORDER BY l.no) AS before_hash
   FROM singil.audit_chain l
   LEFT JOIN singil.audit_log e ON e.id = l.audit_id
-  WHERE @all::boolean OR l.no >= (SELECT max(m.no) FROM singil.audit_chain m) - 1000
+  WHERE ` + orAll + `l.no >= (SELECT max(m.no) FROM singil.audit_chain m) - 1000
 ) c
 WHERE c.entry_id IS NULL
-   OR (@all::boolean OR c.no = 1 OR c.before_no IS NOT NULL)
+   OR (` + orAll + `c.no = 1 OR c.before_no IS NOT NULL)
       AND (c.no <> COALESCE(c.before_no, 0) + 1 OR c.hash <> singil.audit_hash(c.before_hash, c.no, c.entry))
 UNION ALL
 SELECT e.id::text, 'the entry has no link'
 FROM singil.audit_log e
 WHERE NOT EXISTS (SELECT FROM singil.audit_chain l WHERE l.audit_id = e.id)
-  AND (@all::boolean OR e.id >= (SELECT max(m.id) FROM singil.audit_log m) - 1000)`,
+  AND (` + orAll + `e.id >= (SELECT max(m.id) FROM singil.audit_log m) - 1000)`,
 	},
 }
