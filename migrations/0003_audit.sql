@@ -52,8 +52,8 @@ CREATE CONSTRAINT TRIGGER chain_audit_log AFTER INSERT ON audit_log
   DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION chain_audit_log();
 CREATE TRIGGER append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON audit_chain FOR EACH STATEMENT EXECUTE FUNCTION append_only();
 
--- Payments are keyed by the provider's id, which knows no time; they are written
--- in the order of seen_at, so that this index stays a few pages.
-CREATE INDEX payments_seen ON payments USING brin (seen_at) WITH (pages_per_range = 16);
+-- Payments are keyed by the provider's id, which knows no time. This index grows at
+-- its end only.
+CREATE INDEX payments_seen ON payments (seen_at);
 CREATE INDEX payments_without_invoice ON payments (payment_id) WHERE invoice_id IS NULL;
 CREATE INDEX event_streams_failing ON event_streams (failing_since) WHERE failing_since IS NOT NULL;
