@@ -113,7 +113,7 @@ CREATE TABLE subscriptions (
   CONSTRAINT cancelled_has_a_time CHECK ((status = 'cancelled') = (cancelled_at IS NOT NULL)),
   CONSTRAINT paused_has_a_time CHECK ((status = 'paused') = (paused_at IS NOT NULL)),
   -- What is billed has a next wake-up: nothing can be forgotten.
-  CONSTRAINT billed_is_due_some_day CHECK (next_due_at IS NOT NULL OR status IN ('paused', 'cancelled') OR parked_reason IS NOT NULL)
+  CONSTRAINT billed_is_due_some_day CHECK (next_due_at IS NOT NULL AND isfinite(next_due_at) OR status IN ('paused', 'cancelled') OR parked_reason IS NOT NULL)
 ) WITH (fillfactor = 85);
 CREATE INDEX subscriptions_due ON subscriptions (next_due_at) WHERE next_due_at IS NOT NULL;
 CREATE INDEX subscriptions_customer ON subscriptions (customer_id);
@@ -136,8 +136,10 @@ CREATE TABLE invoices (
   subscription_id    uuid NOT NULL REFERENCES subscriptions ON DELETE RESTRICT,
   customer_id        uuid NOT NULL REFERENCES customers ON DELETE RESTRICT,
   period_no          integer NOT NULL CHECK (period_no >= 0),
+  -- 'infinity' is a value, which lower_inf and upper_inf do not see.
   period             tstzrange NOT NULL CHECK (NOT isempty(period) AND lower_inc(period) AND NOT upper_inc(period)
-                                               AND NOT lower_inf(period) AND NOT upper_inf(period)),
+                                               AND NOT lower_inf(period) AND NOT upper_inf(period)
+                                               AND isfinite(lower(period)) AND isfinite(upper(period))),
   amount_minor       bigint NOT NULL CHECK (amount_minor BETWEEN 1 AND 999999999),
   currency           text NOT NULL CHECK (currency = 'PHP'),
   livemode           boolean NOT NULL REFERENCES instance (livemode),
@@ -158,7 +160,7 @@ CREATE TABLE invoices (
   payment_id         text,
   created_at         timestamptz NOT NULL DEFAULT clock_timestamp(),
   updated_at         timestamptz NOT NULL DEFAULT clock_timestamp(),
-  CONSTRAINT open_has_a_next_attempt CHECK (status <> 'open' OR next_attempt_at IS NOT NULL),
+  CONSTRAINT open_has_a_next_attempt CHECK (status <> 'open' OR next_attempt_at IS NOT NULL AND isfinite(next_attempt_at)),
   CONSTRAINT paid_has_a_time CHECK ((status = 'paid') = (paid_at IS NOT NULL)),
   CONSTRAINT paid_has_a_payment CHECK (status <> 'paid' OR payment_id IS NOT NULL),
   CONSTRAINT ended_has_a_reason CHECK (status NOT IN ('void', 'uncollectible', 'review') OR reason IS NOT NULL),
@@ -190,7 +192,10 @@ CREATE TABLE payment_intents (
     REFERENCES invoices (id, amount_minor, currency, livemode) ON DELETE RESTRICT,
   CONSTRAINT generation_once UNIQUE (invoice_id, generation),
   CONSTRAINT creating_has_no_id CHECK (state = 'dead' OR (state = 'creating') = (provider_intent_id IS NULL)),
-  CONSTRAINT death_has_a_proof CHECK ((state = 'dead') = (death_proof IS NOT NULL))
+  CONSTRAINT death_has_a_proof CHECK ((state = 'dead') = (death_proof IS NOT NULL)),
+  -- What the provider knows dies only as the provider shows it: cancelled. A second intent follows.
+  CONSTRAINT death_was_seen CHECK (state <> 'dead' OR provider_intent_id IS NULL
+    OR COALESCE(death_proof #>> '{provider_intent,ID}' = provider_intent_id AND death_proof #>> '{provider_intent,Status}' = 'cancelled', false))
 ) WITH (fillfactor = 80);
 -- At most one intent of an invoice that has moved, or could still move, money.
 CREATE UNIQUE INDEX one_intent_not_dead ON payment_intents (invoice_id) WHERE state <> 'dead';
@@ -216,10 +221,11 @@ CREATE TABLE attempts (
   evidence                   jsonb,
   written_at                 timestamptz NOT NULL DEFAULT clock_timestamp(),
   CONSTRAINT attempt_no_once UNIQUE (invoice_id, no),
-  CONSTRAINT times_in_order CHECK (send_before > armed_at AND settled_after > send_before),
+  CONSTRAINT times_in_order CHECK (send_before > armed_at AND settled_after > send_before AND isfinite(armed_at) AND isfinite(settled_after)),
   CONSTRAINT settled_has_a_time CHECK ((state IN ('armed', 'review', 'needs_action')) = (settled_at IS NULL)),
   CONSTRAINT settled_has_evidence CHECK (state = 'armed' OR evidence IS NOT NULL),
-  CONSTRAINT no_effect_is_proven CHECK (state <> 'no_effect' OR evidence ->> 'kind' IN ('never_sent', 'refused') OR settled_at >= settled_after)
+  -- COALESCE: evidence without a kind is null here, and a CHECK lets null pass.
+  CONSTRAINT no_effect_is_proven CHECK (state <> 'no_effect' OR COALESCE(evidence ->> 'kind' IN ('never_sent', 'refused'), false) OR settled_at >= settled_after)
 ) WITH (fillfactor = 70);
 -- At most one attach whose outcome is open, and at most one that succeeded.
 CREATE UNIQUE INDEX one_open_attempt ON attempts (payment_intent_id) WHERE state IN ('armed', 'review', 'needs_action');
@@ -232,7 +238,7 @@ CREATE TABLE payments (
   payment_id         text PRIMARY KEY,
   provider_intent_id text,
   invoice_id         uuid REFERENCES invoices ON DELETE RESTRICT,
-  status             text NOT NULL CHECK (status IN ('pending', 'paid', 'failed')),
+  status             text NOT NULL, -- the provider's word: pending, paid, failed, or one that is new to us
   amount_minor       bigint NOT NULL,
   currency           text NOT NULL,
   livemode           boolean NOT NULL,
@@ -259,7 +265,7 @@ CREATE TABLE webhook_events (
   tries        integer NOT NULL DEFAULT 0,
   processed_at timestamptz,
   result       text,
-  CONSTRAINT unprocessed_has_a_next_try CHECK ((processed_at IS NULL) = (next_try_at IS NOT NULL)),
+  CONSTRAINT unprocessed_has_a_next_try CHECK ((processed_at IS NULL) = (next_try_at IS NOT NULL) AND COALESCE(isfinite(next_try_at), true)),
   CONSTRAINT processed_has_a_result CHECK ((processed_at IS NULL) = (result IS NULL))
 );
 CREATE INDEX webhook_events_unprocessed ON webhook_events (next_try_at) WHERE processed_at IS NULL;
@@ -319,14 +325,19 @@ COMMENT ON TABLE audit_log IS 'Who did what and why. Append-only.';
 
 -- Guards ---------------------------------------------------------------------
 
+-- An update that changes the id would find no partner in a plain join and pass
+-- unseen: hence LEFT JOIN and n.id IS NULL.
+
 -- +goose StatementBegin
 CREATE FUNCTION guard_payment_intents() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE bad record;
 BEGIN
-  SELECT o.id, o.state AS was, n.state AS is INTO bad FROM o JOIN n USING (id)
-  WHERE (n.invoice_id, n.amount_minor, n.currency, n.livemode, n.generation, n.create_key)
+  SELECT o.id, o.state AS was, n.state AS is INTO bad FROM o LEFT JOIN n ON n.id = o.id
+  WHERE n.id IS NULL
+     OR (n.invoice_id, n.amount_minor, n.currency, n.livemode, n.generation, n.create_key)
         IS DISTINCT FROM (o.invoice_id, o.amount_minor, o.currency, o.livemode, o.generation, o.create_key)
      OR o.provider_intent_id IS NOT NULL AND n.provider_intent_id IS DISTINCT FROM o.provider_intent_id
+     OR o.death_proof IS NOT NULL AND n.death_proof IS DISTINCT FROM o.death_proof
      OR n.fence < o.fence
      OR o.state <> n.state AND (o.state, n.state) NOT IN (
           ('creating', 'ready'), ('creating', 'dead'), ('creating', 'review'),
@@ -334,11 +345,15 @@ BEGIN
           ('review', 'ready'), ('review', 'succeeded'), ('review', 'dead'))
   LIMIT 1;
   IF FOUND THEN
-    RAISE EXCEPTION 'payment intent %: illegal change % -> % (identity and provider id are written once, the fence only rises)', bad.id, bad.was, bad.is
+    RAISE EXCEPTION 'payment intent %: illegal change % -> % (identity, provider id and death proof are written once, the fence only rises)', bad.id, bad.was, bad.is
       USING ERRCODE = 'integrity_constraint_violation';
   END IF;
-  SELECT n.id INTO bad FROM o JOIN n USING (id) JOIN singil.attempts a ON a.payment_intent_id = n.id
-  WHERE n.state = 'dead' AND o.state <> 'dead' AND a.state IN ('armed', 'review', 'succeeded') LIMIT 1;
+  -- Two questions, worded as the partial indexes are: each is an index look.
+  SELECT n.id INTO bad FROM o JOIN n USING (id)
+  WHERE n.state = 'dead' AND o.state <> 'dead'
+    AND (EXISTS (SELECT FROM singil.attempts a WHERE a.payment_intent_id = n.id AND a.state IN ('armed', 'review', 'needs_action'))
+         OR EXISTS (SELECT FROM singil.attempts a WHERE a.payment_intent_id = n.id AND a.state = 'succeeded'))
+  LIMIT 1;
   IF FOUND THEN
     RAISE EXCEPTION 'payment intent % cannot die: an attempt is open or succeeded', bad.id USING ERRCODE = 'integrity_constraint_violation';
   END IF;
@@ -352,16 +367,27 @@ CREATE TRIGGER guard_payment_intents AFTER UPDATE ON payment_intents
 CREATE FUNCTION guard_new_attempts() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE bad record;
 BEGIN
+  -- Locked, in the order of the house, before they are read: a freeze, a void or
+  -- a death that is being committed meanwhile must be waited for. Who came
+  -- through billing.Arm has these locks.
+  PERFORM FROM singil.instance FOR SHARE;
+  PERFORM FROM singil.invoices i WHERE i.id IN (SELECT n.invoice_id FROM n) ORDER BY i.id FOR SHARE;
+  PERFORM FROM singil.payment_intents pi WHERE pi.id IN (SELECT n.payment_intent_id FROM n) ORDER BY pi.id FOR SHARE;
+
   SELECT n.id, n.state AS attempt, pi.state AS intent, i.status AS invoice, ins.frozen INTO bad
   FROM n
   JOIN singil.payment_intents pi ON pi.id = n.payment_intent_id
   JOIN singil.invoices i ON i.id = n.invoice_id
+  JOIN singil.payment_methods pm ON pm.id = n.payment_method_id
   LEFT JOIN singil.instance ins ON ins.livemode = pi.livemode
   WHERE n.state <> 'armed' OR pi.state <> 'ready' OR pi.provider_intent_id IS NULL OR pi.fence <> n.fence
      OR pi.invoice_id <> n.invoice_id OR i.status <> 'open' OR ins.frozen IS DISTINCT FROM false
+     OR pm.customer_id <> i.customer_id OR pm.provider_payment_method_id <> n.provider_payment_method_id
+     OR EXISTS (SELECT FROM singil.attempts a
+                WHERE a.invoice_id = n.invoice_id AND a.payment_intent_id = n.payment_intent_id AND a.fence >= n.fence AND a.id <> n.id)
   LIMIT 1;
   IF FOUND THEN
-    RAISE EXCEPTION 'attempt % may not be armed: attempt %, intent %, invoice %, frozen %', bad.id, bad.attempt, bad.intent, bad.invoice, bad.frozen
+    RAISE EXCEPTION 'attempt % may not be armed: attempt %, intent %, invoice %, frozen % (the card is the payer''s, each attempt has a fence of its own)', bad.id, bad.attempt, bad.intent, bad.invoice, bad.frozen
       USING ERRCODE = 'integrity_constraint_violation';
   END IF;
   RETURN NULL;
@@ -374,11 +400,15 @@ CREATE TRIGGER guard_new_attempts AFTER INSERT ON attempts
 CREATE FUNCTION guard_attempts() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE bad record;
 BEGIN
-  -- Late truth may turn a negative into a success; nothing else moves back.
-  SELECT o.id, o.state AS was, n.state AS is INTO bad FROM o JOIN n USING (id)
-  WHERE (n.payment_intent_id, n.invoice_id, n.no, n.fence, n.payment_method_id, n.provider_payment_method_id, n.armed_at, n.send_before, n.settled_after)
+  -- Late truth may turn a negative into a success; nothing else moves back, and
+  -- what is settled is not written again.
+  SELECT o.id, o.state AS was, n.state AS is INTO bad FROM o LEFT JOIN n ON n.id = o.id
+  WHERE n.id IS NULL
+     OR (n.payment_intent_id, n.invoice_id, n.no, n.fence, n.payment_method_id, n.provider_payment_method_id, n.trigger, n.armed_at, n.send_before, n.settled_after)
         IS DISTINCT FROM
-        (o.payment_intent_id, o.invoice_id, o.no, o.fence, o.payment_method_id, o.provider_payment_method_id, o.armed_at, o.send_before, o.settled_after)
+        (o.payment_intent_id, o.invoice_id, o.no, o.fence, o.payment_method_id, o.provider_payment_method_id, o.trigger, o.armed_at, o.send_before, o.settled_after)
+     OR n.state = o.state AND o.settled_at IS NOT NULL
+        AND (n.settled_at, n.decline_code, n.payment_id, n.evidence) IS DISTINCT FROM (o.settled_at, o.decline_code, o.payment_id, o.evidence)
      OR n.state <> o.state AND NOT (o.state IN ('armed', 'review', 'needs_action')
                                     OR o.state IN ('declined', 'no_effect') AND n.state = 'succeeded')
      OR n.state <> o.state AND n.state = 'armed'
@@ -396,13 +426,18 @@ CREATE TRIGGER guard_attempts AFTER UPDATE ON attempts
 CREATE FUNCTION guard_invoices() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE bad record;
 BEGIN
-  SELECT o.id, o.status AS was, n.status AS is INTO bad FROM o JOIN n USING (id)
-  WHERE (n.subscription_id, n.customer_id, n.period_no, n.period, n.amount_minor, n.currency, n.livemode, n.due_at)
+  SELECT o.id, o.status AS was, n.status AS is INTO bad FROM o LEFT JOIN n ON n.id = o.id
+  WHERE n.id IS NULL
+     OR (n.subscription_id, n.customer_id, n.period_no, n.period, n.amount_minor, n.currency, n.livemode, n.due_at)
         IS DISTINCT FROM (o.subscription_id, o.customer_id, o.period_no, o.period, o.amount_minor, o.currency, o.livemode, o.due_at)
-     OR o.status = 'paid' AND n.status <> 'paid'
+     OR o.status = 'paid' AND (n.paid_at, n.payment_id) IS DISTINCT FROM (o.paid_at, o.payment_id)
+     -- Review goes anywhere, a human decides. What was given up may still be paid
+     -- late; what is void stays so, and late money on it is recorded without it.
+     OR o.status <> n.status AND o.status <> 'review' AND (o.status, n.status) NOT IN (
+          ('open', 'paid'), ('open', 'void'), ('open', 'uncollectible'), ('open', 'review'), ('uncollectible', 'paid'))
   LIMIT 1;
   IF FOUND THEN
-    RAISE EXCEPTION 'invoice %: illegal change % -> % (price and period are written once, paid stays paid)', bad.id, bad.was, bad.is
+    RAISE EXCEPTION 'invoice %: illegal change % -> % (price and period are written once, paid and void are final)', bad.id, bad.was, bad.is
       USING ERRCODE = 'integrity_constraint_violation';
   END IF;
   RETURN NULL;
