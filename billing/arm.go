@@ -70,18 +70,22 @@ FROM singil.instance i CROSS JOIN singil.provider_state p
 FOR SHARE OF i`
 
 const sqlArmLockInvoices = `
-SELECT i.id, i.status, i.claimed, i.amount_minor, i.attempt_count, s.status
+SELECT i.id, i.status, i.claimed, i.amount_minor, i.attempt_count
 FROM singil.invoices i
-JOIN singil.subscriptions s ON s.id = i.subscription_id
 WHERE i.id = ANY ($1)
 ORDER BY i.id
-FOR UPDATE OF i`
+FOR UPDATE`
 
+// The subscription is read here, behind the locks on the invoices: beside them
+// it would be what it was before the wait. A pause waits for those locks too.
 const sqlArmLockIntents = `
 SELECT pi.id, pi.invoice_id, pi.state, COALESCE(pi.provider_intent_id, ''), pi.fence,
        EXISTS (SELECT 1 FROM singil.attempts a
-               WHERE a.payment_intent_id = pi.id AND a.state IN ('armed', 'review', 'needs_action'))
+               WHERE a.payment_intent_id = pi.id AND a.state IN ('armed', 'review', 'needs_action')),
+       s.status = 'paused'
 FROM singil.payment_intents pi
+JOIN singil.invoices i ON i.id = pi.invoice_id
+JOIN singil.subscriptions s ON s.id = i.subscription_id
 WHERE pi.id = ANY ($1)
 ORDER BY pi.id
 FOR UPDATE OF pi`
@@ -188,12 +192,12 @@ func (a *arming) lock(ctx context.Context, tx pgx.Tx, realNow time.Time) error {
 		return err
 	}
 	var id uuid.UUID
-	var status, subscription string
+	var status string
 	var claimed bool
 	var amount int64
 	var count int
-	_, err = pgx.ForEachRow(rows, []any{&id, &status, &claimed, &amount, &count, &subscription}, func() error {
-		if status == InvoiceOpen && claimed && subscription != SubscriptionPaused {
+	_, err = pgx.ForEachRow(rows, []any{&id, &status, &claimed, &amount, &count}, func() error {
+		if status == InvoiceOpen && claimed {
 			a.amount[id], a.attempts[id] = amount, count
 		}
 		return nil
@@ -208,6 +212,7 @@ func (a *arming) lock(ctx context.Context, tx pgx.Tx, realNow time.Time) error {
 		provider string
 		fence    int64
 		open     bool
+		paused   bool
 	}
 	locked := map[uuid.UUID]intentRow{}
 	rows, err = tx.Query(ctx, sqlArmLockIntents, intents)
@@ -215,7 +220,7 @@ func (a *arming) lock(ctx context.Context, tx pgx.Tx, realNow time.Time) error {
 		return err
 	}
 	var row intentRow
-	_, err = pgx.ForEachRow(rows, []any{&id, &row.invoice, &row.state, &row.provider, &row.fence, &row.open}, func() error {
+	_, err = pgx.ForEachRow(rows, []any{&id, &row.invoice, &row.state, &row.provider, &row.fence, &row.open, &row.paused}, func() error {
 		locked[id] = row
 		return nil
 	})
@@ -228,7 +233,7 @@ func (a *arming) lock(ctx context.Context, tx pgx.Tx, realNow time.Time) error {
 		row, found := locked[r.IntentID]
 		_, open := a.amount[r.InvoiceID]
 		switch {
-		case !open:
+		case !open, found && row.paused:
 			a.results[i].Err = ErrNotOpen
 		case !found || row.invoice != r.InvoiceID || row.open || row.fence != r.Fence || a.firstSeen[r.InvoiceID],
 			row.state != IntentCreating && row.state != IntentReady,

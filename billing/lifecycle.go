@@ -145,6 +145,9 @@ func pausesDocument(pauses []Pause) string {
 	return string(document)
 }
 
+const sqlLifecycleLockOpen = `
+SELECT FROM singil.invoices WHERE subscription_id = $1 AND status = 'open' ORDER BY id FOR UPDATE`
+
 // PauseSubscription stops billing: no period that starts from now on is billed, and open
 // invoices wait. What is being charged at this moment has its outcome recorded.
 func PauseSubscription(ctx context.Context, tx pgx.Tx, id uuid.UUID, act Act) error {
@@ -160,6 +163,10 @@ func PauseSubscription(ctx context.Context, tx pgx.Tx, id uuid.UUID, act Act) er
 		return refused("subscription %s is cancelled", s.ExternalID)
 	case s.CancelAt != nil:
 		return refused("subscription %s ends at %s; cancel it now instead", s.ExternalID, rfc3339(*s.CancelAt))
+	}
+	// Who is arming one of them at this moment comes first; who comes later sees the pause.
+	if _, err := tx.Exec(ctx, sqlLifecycleLockOpen, s.ID); err != nil {
+		return fmt.Errorf("lock the invoices of %s: %w", s.ExternalID, err)
 	}
 	s.Status, s.NextDueAt, s.Pauses = SubscriptionPaused, nil, append(s.Pauses, Pause{From: act.Now})
 	return s.store(ctx, tx, act, "pause_subscription", before, s.event(act, "subscription.paused", nil))

@@ -167,7 +167,7 @@ func (w *writes) settle(s Settlement, row lockedRow) Settled {
 	if s.Attempt == uuid.Nil {
 		about = !row.open() && row.fence == c.Fence
 	}
-	if !about || row.status != InvoiceOpen {
+	if !about || row.status != InvoiceOpen || row.intentState == IntentDead {
 		return Settled{InvoiceStatus: row.status, Reason: "settled meanwhile, or about an older attempt"}
 	}
 	switch j.Ruling {
@@ -311,7 +311,8 @@ func (w *writes) park(s Settlement, row lockedRow, reason string) Settled {
 	if row.open() && row.attemptState != AttemptReview && !w.closed[row.attempt] {
 		w.closeAttempt(row.attempt, AttemptReview, s.Judgement)
 	}
-	if row.intentState == IntentReady { // without an id nothing was ever attached to it
+	// One that does not exist at the provider yet has nothing to be looked at.
+	if row.intentState == IntentReady {
 		w.intents = append(w.intents, intentChange{ID: row.intent, State: IntentReview})
 	}
 	w.invoices = append(w.invoices, invoiceChange{ID: s.Collection.InvoiceID, Status: InvoiceReview, WaitingFor: WaitingForSchedule, Reason: reason})

@@ -52,9 +52,10 @@ BEGIN
     RETURN NULL;
   END IF;
   INSERT INTO singil.event_streams AS s (endpoint_id, stream, next_try_at)
-  SELECT DISTINCT e.id, COALESCE(n.subscription_id, n.customer_id, '00000000-0000-0000-0000-000000000000'), clock_timestamp()
-  FROM n CROSS JOIN singil.endpoints e
-  WHERE e.enabled
+  SELECT d.endpoint_id, d.stream, clock_timestamp() -- beside DISTINCT it would make every row another one
+  FROM (SELECT DISTINCT e.id, COALESCE(n.subscription_id, n.customer_id, '00000000-0000-0000-0000-000000000000')
+        FROM n CROSS JOIN singil.endpoints e
+        WHERE e.enabled) d (endpoint_id, stream)
   ORDER BY 1, 2
   ON CONFLICT (endpoint_id, stream) DO UPDATE
   SET next_try_at = CASE WHEN s.parked_at IS NULL THEN COALESCE(s.next_try_at, excluded.next_try_at) END;

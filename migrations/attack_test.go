@@ -587,6 +587,15 @@ var accepted = []struct {
 		       FROM singil.event_deliveries d JOIN singil.event_streams s USING (endpoint_id, stream)
 		       WHERE s.next_try_at IS NOT NULL AND stream = ` + id(1),
 	},
+	{
+		name: "many events of one subscription at once",
+		legal: []string{
+			put("endpoints"),
+			`INSERT INTO singil.events (id, type, subscription_id, data, occurred_at)
+			 SELECT gen_random_uuid(), 'invoice.paid', ` + id(1) + `, '{}', now() FROM generate_series(1, 100)`,
+		},
+		want: `SELECT count(*) = 100 AND count(DISTINCT stream) = 1 FROM singil.event_deliveries`,
+	},
 }
 
 // attacked is a database with the seeds.
