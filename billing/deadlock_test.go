@@ -395,3 +395,61 @@ func (m *member) deliver(ctx context.Context, tx pgx.Tx) error {
 	}
 	return nil
 }
+
+// TestCardsAreBlockedInOneOrder: two settlements block the same cards, each
+// naming them in another order. Nothing but the cards is common to them.
+func TestCardsAreBlockedInOneOrder(t *testing.T) {
+	t.Parallel()
+	c := newCrowd(t)
+	l, ctx := c.ledger, context.Background()
+	for range 2*sessions - 6 {
+		l.another()
+	}
+	// So many that a card is looked up by its id, in the order of the batch.
+	other := uuid.New()
+	l.exec(`INSERT INTO singil.customers (id, external_id) VALUES ($1, 'u2')`, other)
+	l.exec(`INSERT INTO singil.payment_methods (id, customer_id, provider_payment_method_id)
+	        SELECT gen_random_uuid(), $1, 'pm_more_' || n FROM generate_series(1, 5000) n`, other)
+	l.exec(`ANALYZE singil.payment_methods`)
+	claimed := l.open(noon)
+	if len(claimed) != 2*sessions {
+		t.Fatalf("%d invoices", len(claimed))
+	}
+	now := noon
+	for range 30 {
+		l.exec(`UPDATE singil.payment_methods SET status = 'active', blocked_code = NULL WHERE status = 'blocked'`)
+		l.exec(`UPDATE singil.invoices SET status = 'open', next_attempt_at = $1, claimed = true, waiting_for = 'schedule', reason = NULL`, now)
+		found, err := billing.Load(ctx, l.pool, claimed, now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		requests := make([]billing.ArmRequest, len(claimed))
+		for i, id := range claimed {
+			card := (i + i/2) % 2 // the sessions alternate: first and second, second and first
+			requests[i] = l.request(found[id], "pi_"+id.String())
+			requests[i].CardID, requests[i].ProviderCardID = c.cards[card], fmt.Sprintf("pm_%d", card+1)
+		}
+		batches := make([][]billing.Settlement, sessions)
+		l.tx(func(tx pgx.Tx) error {
+			results, err := billing.Arm(ctx, tx, requests, now)
+			for i, r := range results {
+				if r.Err != nil {
+					return r.Err
+				}
+				batches[i/2] = append(batches[i/2], billing.Settlement{
+					Collection: found[claimed[i]], Attempt: r.Armed.AttemptID, Fence: r.Armed.Fence, Source: "attach",
+					Judgement: billing.Judgement{Ruling: billing.Declined, Code: "lost_card", Evidence: "attach"},
+				})
+			}
+			return err
+		})
+		crowd := *l
+		crowd.pool = c.pool
+		l.none(crowd.together(func(i int, tx pgx.Tx) error {
+			_, err := billing.Settle(ctx, tx, batches[i], now, billing.BankHolidays())
+			return err
+		}))
+		l.want("2", `SELECT count(*)::text FROM singil.payment_methods WHERE status = 'blocked'`)
+		now = now.Add(time.Hour)
+	}
+}

@@ -151,11 +151,20 @@ FROM unnest($1::uuid[], $2::text[], $3::timestamptz[], $4::text[], $5::int[], $6
   AS r (id, status, next_attempt_at, waiting_for, polls, trigger, code, reason, action_url, paid_at, payment_id)
 WHERE i.id = r.id`
 
+// A customer's cards are common to settlements of several subscriptions: they
+// are locked in one order.
 const sqlWriteCards = `
 UPDATE singil.payment_methods pm
 SET status = 'blocked', blocked_code = r.code, updated_at = clock_timestamp()
-FROM unnest($1::uuid[], $2::text[]) AS r (id, code)
-WHERE pm.id = r.id AND pm.status = 'active'`
+FROM (
+  SELECT c.id, r.code
+  FROM singil.payment_methods c
+  JOIN unnest($1::uuid[], $2::text[]) AS r (id, code) ON r.id = c.id
+  WHERE c.status = 'active'
+  ORDER BY c.id
+  FOR NO KEY UPDATE OF c
+) r
+WHERE pm.id = r.id`
 
 // Recording is never refused: a payment of an invoice that has one already is
 // stored like any other. What is known only becomes more certain.
