@@ -67,11 +67,11 @@ ORDER BY i.id
 FOR UPDATE OF i, pi`
 
 // A statement of its own: a subquery beside FOR UPDATE would still see what was
-// true before the wait for the lock.
+// true before the wait for the lock. The invoice is what attempts are indexed by.
 const sqlSettleAttempts = `
 SELECT DISTINCT ON (a.payment_intent_id) a.payment_intent_id, a.id, a.state, a.armed_at, a.payment_method_id
 FROM singil.attempts a
-WHERE a.payment_intent_id = ANY ($1)
+WHERE a.invoice_id = ANY ($2) AND a.payment_intent_id = ANY ($1)
 ORDER BY a.payment_intent_id, a.state IN ('armed', 'review', 'needs_action') DESC, a.no DESC`
 
 // lockedRow is what is true when the rows are locked.
@@ -122,9 +122,9 @@ func Settle(ctx context.Context, tx pgx.Tx, list []Settlement, now time.Time, ho
 }
 
 func lockForSettle(ctx context.Context, tx pgx.Tx, list []Settlement) (map[uuid.UUID]lockedRow, error) {
-	subscriptions, intents := make([]uuid.UUID, len(list)), make([]uuid.UUID, len(list))
+	subscriptions, invoices, intents := make([]uuid.UUID, len(list)), make([]uuid.UUID, len(list)), make([]uuid.UUID, len(list))
 	for i, s := range list {
-		subscriptions[i], intents[i] = s.Collection.SubscriptionID, s.Collection.IntentID
+		subscriptions[i], invoices[i], intents[i] = s.Collection.SubscriptionID, s.Collection.InvoiceID, s.Collection.IntentID
 	}
 	if _, err := tx.Exec(ctx, sqlSettleLockSubscriptions, subscriptions); err != nil {
 		return nil, err
@@ -143,7 +143,7 @@ func lockForSettle(ctx context.Context, tx pgx.Tx, list []Settlement) (map[uuid.
 	if err != nil {
 		return nil, err
 	}
-	rows, err = tx.Query(ctx, sqlSettleAttempts, intents)
+	rows, err = tx.Query(ctx, sqlSettleAttempts, intents, invoices)
 	if err != nil {
 		return nil, err
 	}

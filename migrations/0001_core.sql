@@ -325,16 +325,12 @@ COMMENT ON TABLE audit_log IS 'Who did what and why. Append-only.';
 
 -- Guards ---------------------------------------------------------------------
 
--- An update that changes the id would find no partner in a plain join and pass
--- unseen: hence LEFT JOIN and n.id IS NULL.
-
 -- +goose StatementBegin
 CREATE FUNCTION guard_payment_intents() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE bad record;
 BEGIN
-  SELECT o.id, o.state AS was, n.state AS is INTO bad FROM o LEFT JOIN n ON n.id = o.id
-  WHERE n.id IS NULL
-     OR (n.invoice_id, n.amount_minor, n.currency, n.livemode, n.generation, n.create_key)
+  SELECT o.id, o.state AS was, n.state AS is INTO bad FROM o JOIN n USING (id)
+  WHERE (n.invoice_id, n.amount_minor, n.currency, n.livemode, n.generation, n.create_key)
         IS DISTINCT FROM (o.invoice_id, o.amount_minor, o.currency, o.livemode, o.generation, o.create_key)
      OR o.provider_intent_id IS NOT NULL AND n.provider_intent_id IS DISTINCT FROM o.provider_intent_id
      OR o.death_proof IS NOT NULL AND n.death_proof IS DISTINCT FROM o.death_proof
@@ -347,6 +343,10 @@ BEGIN
   IF FOUND THEN
     RAISE EXCEPTION 'payment intent %: illegal change % -> % (identity, provider id and death proof are written once, the fence only rises)', bad.id, bad.was, bad.is
       USING ERRCODE = 'integrity_constraint_violation';
+  END IF;
+  PERFORM FROM n WHERE n.state = 'dead' LIMIT 1;
+  IF NOT FOUND THEN
+    RETURN NULL;
   END IF;
   -- Two questions, worded as the partial indexes are: each is an index look.
   SELECT n.id INTO bad FROM o JOIN n USING (id)
@@ -402,9 +402,8 @@ DECLARE bad record;
 BEGIN
   -- Late truth may turn a negative into a success; nothing else moves back, and
   -- what is settled is not written again.
-  SELECT o.id, o.state AS was, n.state AS is INTO bad FROM o LEFT JOIN n ON n.id = o.id
-  WHERE n.id IS NULL
-     OR (n.payment_intent_id, n.invoice_id, n.no, n.fence, n.payment_method_id, n.provider_payment_method_id, n.trigger, n.armed_at, n.send_before, n.settled_after)
+  SELECT o.id, o.state AS was, n.state AS is INTO bad FROM o JOIN n USING (id)
+  WHERE (n.payment_intent_id, n.invoice_id, n.no, n.fence, n.payment_method_id, n.provider_payment_method_id, n.trigger, n.armed_at, n.send_before, n.settled_after)
         IS DISTINCT FROM
         (o.payment_intent_id, o.invoice_id, o.no, o.fence, o.payment_method_id, o.provider_payment_method_id, o.trigger, o.armed_at, o.send_before, o.settled_after)
      OR n.state = o.state AND o.settled_at IS NOT NULL
@@ -426,9 +425,8 @@ CREATE TRIGGER guard_attempts AFTER UPDATE ON attempts
 CREATE FUNCTION guard_invoices() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE bad record;
 BEGIN
-  SELECT o.id, o.status AS was, n.status AS is INTO bad FROM o LEFT JOIN n ON n.id = o.id
-  WHERE n.id IS NULL
-     OR (n.subscription_id, n.customer_id, n.period_no, n.period, n.amount_minor, n.currency, n.livemode, n.due_at)
+  SELECT o.id, o.status AS was, n.status AS is INTO bad FROM o JOIN n USING (id)
+  WHERE (n.subscription_id, n.customer_id, n.period_no, n.period, n.amount_minor, n.currency, n.livemode, n.due_at)
         IS DISTINCT FROM (o.subscription_id, o.customer_id, o.period_no, o.period, o.amount_minor, o.currency, o.livemode, o.due_at)
      OR o.status = 'paid' AND (n.paid_at, n.payment_id) IS DISTINCT FROM (o.paid_at, o.payment_id)
      -- Review goes anywhere, a human decides. What was given up may still be paid
@@ -452,6 +450,18 @@ BEGIN
   RAISE EXCEPTION '% is append-only', TG_TABLE_NAME USING ERRCODE = 'integrity_constraint_violation';
 END $$;
 -- +goose StatementEnd
+
+-- The guards join what was to what is by the id: a new one would pass unseen.
+-- +goose StatementBegin
+CREATE FUNCTION id_is_forever() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+  RAISE EXCEPTION 'an id of % is written once', TG_TABLE_NAME USING ERRCODE = 'integrity_constraint_violation';
+END $$;
+-- +goose StatementEnd
+CREATE TRIGGER id_is_forever BEFORE UPDATE OF id ON attempts FOR EACH STATEMENT EXECUTE FUNCTION id_is_forever();
+CREATE TRIGGER id_is_forever BEFORE UPDATE OF id ON invoices FOR EACH STATEMENT EXECUTE FUNCTION id_is_forever();
+CREATE TRIGGER id_is_forever BEFORE UPDATE OF id ON payment_intents FOR EACH STATEMENT EXECUTE FUNCTION id_is_forever();
+
 CREATE TRIGGER append_only BEFORE DELETE OR TRUNCATE ON attempts FOR EACH STATEMENT EXECUTE FUNCTION append_only();
 CREATE TRIGGER append_only BEFORE DELETE OR TRUNCATE ON payments FOR EACH STATEMENT EXECUTE FUNCTION append_only();
 CREATE TRIGGER append_only BEFORE DELETE OR TRUNCATE ON payment_intents FOR EACH STATEMENT EXECUTE FUNCTION append_only();

@@ -431,7 +431,7 @@ var guardAttacks = []attack{
 	{rule: "payment_intents.guard_payment_intents", name: "another invoice", attack: set("payment_intents", 1, "invoice_id = "+id(9)), legal: []string{put("invoices")}},
 	{rule: "payment_intents.guard_payment_intents", name: "another generation", attack: set("payment_intents", 1, "generation = 2")},
 	{rule: "payment_intents.guard_payment_intents", name: "another key", attack: set("payment_intents", 1, "create_key = 'other'")},
-	{rule: "payment_intents.guard_payment_intents", name: "another id of ours", attack: set("payment_intents", 1, "id = "+id(9))},
+	{rule: "payment_intents.id_is_forever", attack: set("payment_intents", 1, "id = "+id(9))},
 	{rule: "payment_intents.guard_payment_intents", name: "another id of the provider's", attack: set("payment_intents", 1, "provider_intent_id = 'pi_9'")},
 	{
 		rule: "payment_intents.guard_payment_intents", name: "the fence falls", legal: []string{set("payment_intents", 1, "fence = 5")},
@@ -475,7 +475,7 @@ var guardAttacks = []attack{
 		attack: put("attempts"),
 	},
 
-	{rule: "attempts.guard_attempts", name: "another id", legal: attempt(1, "declined"), attack: set("attempts", 101, "id = "+id(9)+", state = 'armed', settled_at = NULL")},
+	{rule: "attempts.id_is_forever", legal: attempt(1, "declined"), attack: set("attempts", 101, "id = "+id(9)+", state = 'armed', settled_at = NULL")},
 	{rule: "attempts.guard_attempts", name: "another number", legal: attempt(1, "armed"), attack: set("attempts", 101, "no = 2")},
 	{rule: "attempts.guard_attempts", name: "another intent", legal: attempt(1, "armed"), attack: set("attempts", 101, "payment_intent_id = "+id(2))},
 	{rule: "attempts.guard_attempts", name: "another invoice", legal: attempt(1, "armed"), attack: set("attempts", 101, "invoice_id = "+id(2))},
@@ -496,7 +496,7 @@ var guardAttacks = []attack{
 	{rule: "invoices.guard_invoices", name: "another number", attack: set("invoices", 1, "period_no = 8")},
 	{rule: "invoices.guard_invoices", name: "another payer", attack: set("invoices", 1, "customer_id = "+id(2))},
 	{rule: "invoices.guard_invoices", name: "due later", attack: set("invoices", 1, "due_at = now() + interval '1 year'")},
-	{rule: "invoices.guard_invoices", name: "another id", attack: set("invoices", 9, "id = "+id(8)+", amount_minor = 1"), legal: []string{put("invoices")}},
+	{rule: "invoices.id_is_forever", attack: set("invoices", 9, "id = "+id(8)+", amount_minor = 1"), legal: []string{put("invoices")}},
 	{
 		rule: "invoices.guard_invoices", name: "another subscription", attack: set("invoices", 1, "subscription_id = "+id(9)),
 		legal: []string{put("subscriptions")},
