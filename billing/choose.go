@@ -188,7 +188,7 @@ func (w *writes) apply(s Settlement, row lockedRow, d Decision, code DeclineCode
 		}
 	}
 	w.invoices = append(w.invoices, change)
-	settled := Settled{Applied: true, InvoiceStatus: change.Status, Final: d.Action == DunningActionEnd, Reason: d.Reason}
+	settled := Settled{Applied: true, InvoiceStatus: change.Status, Final: d.Action == DunningActionEnd, Cause: d.Cause, Reason: d.Reason}
 	if change.NextAttemptAt != nil {
 		settled.NextAttemptAt = *change.NextAttemptAt
 	}

@@ -309,8 +309,25 @@ type Decision struct {
 	At     time.Time
 	CardID string    // of DunningActionNextCard
 	End    EndAction // of DunningActionEnd
+	Cause  EndCause  // of DunningActionEnd
 	// Reason is for operators: what happened and what follows from it.
 	Reason string
+}
+
+// EndCause is why dunning gave an invoice up, in one word.
+type EndCause string
+
+// The causes. What the customer was waited for is the cause, not the waiting.
+const (
+	EndCauseRetries  EndCause = "retries_exhausted"
+	EndCauseHard     EndCause = "hard_decline"
+	EndCauseNoCard   EndCause = "no_card"
+	EndCauseCustomer EndCause = "customer_did_not_act"
+)
+
+// EndCauses are all of them.
+func EndCauses() []EndCause {
+	return []EndCause{EndCauseRetries, EndCauseHard, EndCauseNoCard, EndCauseCustomer}
 }
 
 // Pauses that no policy sets.
@@ -338,7 +355,7 @@ func (p DunningPolicy) NextAttempt(f DunningFacts, now time.Time, zone *time.Loc
 	d := dunning{policy: p, facts: f, now: now, zone: zone, holidays: holidays}
 	if len(f.Attempts) == 0 {
 		if _, found := f.Card(now, zone); !found {
-			return d.needsCustomer(f.DueAt, "no card that could be charged")
+			return d.needsCustomer(f.DueAt, EndCauseNoCard, "no card that could be charged")
 		}
 		return Decision{Action: DunningActionRetryAt, At: now, Reason: "not attempted yet"}
 	}
@@ -347,7 +364,7 @@ func (p DunningPolicy) NextAttempt(f DunningFacts, now time.Time, zone *time.Loc
 	case AttemptDeclined:
 		return d.declined(d.last.decline())
 	case AttemptNeedsAction:
-		return d.needsCustomer(d.last.At, "PayMongo wants the customer to authorise the payment")
+		return d.needsCustomer(d.last.At, EndCauseCustomer, "PayMongo wants the customer to authorise the payment")
 	case AttemptNoEffect:
 		return d.noEffect()
 	case AttemptSucceeded:
@@ -400,22 +417,22 @@ func (d dunning) declined(decline Decline) Decision {
 	case DeclineClassUnknown:
 		return Decision{Action: DunningActionHold, At: d.now.Add(askAgain), Reason: what + ": money may have moved, ask PayMongo first"}
 	case DeclineClassAction:
-		return d.needsCustomer(d.last.At, what+": its holder must act")
+		return d.needsCustomer(d.last.At, EndCauseCustomer, what+": its holder must act")
 	case DeclineClassHard:
 		return d.nextCard(what + ": never this card again")
 	}
 	if most := d.limit(decline); most > 0 && d.sameDeclines(decline) >= most {
-		return d.needsCustomer(d.last.At, fmt.Sprintf("%s: %d times on this card, its holder must act", what, most))
+		return d.needsCustomer(d.last.At, EndCauseRetries, fmt.Sprintf("%s: %d times on this card, its holder must act", what, most))
 	}
 	at, which := d.next(decline)
 	if at.IsZero() && decline.Class == DeclineClassGateway {
 		return Decision{Action: DunningActionReview, At: d.now.Add(holdFor), Reason: what + ": faults of the gateway used up every attempt, which is not the customer's doing"}
 	}
 	if at.IsZero() {
-		return d.end(what + ": no attempt is left")
+		return d.end(EndCauseRetries, what+": no attempt is left")
 	}
 	if _, found := d.facts.Card(at, d.zone); !found {
-		return d.needsCustomer(d.last.At, what+": no card will be left to charge at "+d.local(at))
+		return d.needsCustomer(d.last.At, EndCauseNoCard, what+": no card will be left to charge at "+d.local(at))
 	}
 	return Decision{Action: DunningActionRetryAt, At: at, Reason: fmt.Sprintf("%s: %s, %s", what, which, d.local(at))}
 }
@@ -425,30 +442,30 @@ func (d dunning) declined(decline Decline) Decision {
 func (d dunning) nextCard(why string) Decision {
 	card, found := d.facts.Card(d.now, d.zone)
 	if !found {
-		return d.needsCustomer(d.last.At, why+", and there is no other")
+		return d.needsCustomer(d.last.At, EndCauseHard, why+", and there is no other")
 	}
 	return Decision{Action: DunningActionNextCard, At: d.now, CardID: card.ID, Reason: why + ", on to the next"}
 }
 
 // needsCustomer waits for the customer until the last day of the policy, and
 // CustomerDays from since at least. With no days at all nobody is waited for.
-func (d dunning) needsCustomer(since time.Time, why string) Decision {
+func (d dunning) needsCustomer(since time.Time, cause EndCause, why string) Decision {
 	days := d.policy.OffsetsDays
 	if len(days) == 0 {
-		return d.end(why)
+		return d.end(cause, why)
 	}
 	until := d.onDay(d.firstDay().plus(days[len(days)-1]))
 	if least := d.onDay(d.dayOf(since).plus(d.policy.CustomerDays)); least.After(until) {
 		until = least
 	}
 	if !until.After(d.now) {
-		return d.end(why + "; the customer did nothing in time")
+		return d.end(cause, why+"; the customer did nothing in time")
 	}
 	return Decision{Action: DunningActionNeedsCustomer, At: until, Reason: why + "; waiting for the customer until " + d.local(until)}
 }
 
-func (d dunning) end(why string) Decision {
-	return Decision{Action: DunningActionEnd, At: d.now, End: d.policy.End, Reason: why + ": " + string(d.policy.End)}
+func (d dunning) end(cause EndCause, why string) Decision {
+	return Decision{Action: DunningActionEnd, At: d.now, End: d.policy.End, Cause: cause, Reason: why + ": " + string(d.policy.End)}
 }
 
 func (d dunning) noEffect() Decision {
@@ -461,7 +478,7 @@ func (d dunning) noEffect() Decision {
 	}
 	at := d.notBefore(d.last.At.Add(noEffectDelays[min(row, len(noEffectDelays))-1]))
 	if _, found := d.facts.Card(at, d.zone); !found {
-		return d.needsCustomer(d.last.At, "the last attempt never reached the card, and there is none left to charge")
+		return d.needsCustomer(d.last.At, EndCauseNoCard, "the last attempt never reached the card, and there is none left to charge")
 	}
 	return Decision{Action: DunningActionRetryAt, At: at, Reason: "the last attempt never reached the card"}
 }

@@ -114,7 +114,7 @@ func (s story) tell(t *testing.T) string {
 			t.Errorf("%s: asked twice: %+v and %+v", s.name, d, again)
 		}
 		if step > 0 {
-			line(now, "-> %s%s: %s", d.Action, orElse(" "+d.CardID, ""), d.Reason)
+			line(now, "-> %s%s: %s", d.Action, orElse(" "+d.CardID+string(d.Cause), ""), d.Reason)
 		}
 		switch d.Action {
 		case DunningActionNeedsCustomer:
@@ -122,7 +122,7 @@ func (s story) tell(t *testing.T) string {
 				line(now, "-> %s: %s", d.Action, d.Reason)
 			}
 			end := policy.NextAttempt(f, d.At, zone, BankHolidays())
-			line(d.At, "-> %s: %s", end.Action, end.Reason)
+			line(d.At, "-> %s %s: %s", end.Action, end.Cause, end.Reason)
 			for _, at := range []time.Time{now, d.At.Add(-1), d.At} {
 				if got, may := policy.AttemptNow(f, at, zone, BankHolidays()); may || got != policy.NextAttempt(f, at, zone, BankHolidays()) {
 					t.Errorf("%s at %s, while the customer is waited for: %t, %+v", s.name, at, may, got)

@@ -35,8 +35,10 @@ type Settled struct {
 	Applied       bool // false: another worker had settled it, or had moved on
 	InvoiceStatus string
 	NextAttemptAt time.Time
-	Recovered     bool // paid after a decline
-	Final         bool // dunning has ended
+	Recovered     bool     // paid after a decline
+	Retry         int      // of a recovered invoice: which retry paid it, from 1
+	Final         bool     // dunning has ended
+	Cause         EndCause // of a final one
 	Reason        string
 }
 
@@ -227,11 +229,14 @@ func (w *writes) paid(s Settlement, row lockedRow) Settled {
 	})
 	w.recovered = append(w.recovered, c.SubscriptionID)
 	w.emit(c, "invoice.paid", fields{"payment_id": s.Judgement.Payment.ID, "payment_intent_id": row.providerID})
-	declined := false
+	declined, before := false, 0
 	for _, a := range c.Attempts {
 		declined = declined || a.State == AttemptDeclined
+		if a.State != AttemptNoEffect && a.ID != row.attempt { // no retry of what never reached a card
+			before++
+		}
 	}
-	return Settled{Applied: true, InvoiceStatus: InvoicePaid, Recovered: declined, Reason: "paid"}
+	return Settled{Applied: true, InvoiceStatus: InvoicePaid, Recovered: declined, Retry: max(1, before), Reason: "paid"}
 }
 
 // again leaves the invoice open and looks again at a time.

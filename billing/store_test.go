@@ -221,7 +221,7 @@ func TestDeclineThenPaidNextDay(t *testing.T) {
 		Collection: c, Attempt: second.AttemptID, Fence: second.Fence, Source: "retrieve",
 		Judgement: billing.Judgement{Ruling: billing.Paid, Payment: paidPayment("pay_2"), Evidence: "retrieve"},
 	}, now)
-	if !paid.Recovered {
+	if !paid.Recovered || paid.Retry != 1 {
 		t.Errorf("%+v", paid)
 	}
 	l.want("active", `SELECT status FROM singil.subscriptions`)

@@ -34,7 +34,8 @@ type collection struct {
 	log    *slog.Logger
 	now    time.Time // business time of the run
 	looked bool
-	may    error // why nothing may be charged, as of the load
+	may    error  // why nothing may be charged, as of the load
+	source string // what made us look: poll or webhook
 }
 
 // Charge collects one invoice as far as it goes now: it creates the intent,
@@ -42,10 +43,10 @@ type collection struct {
 // returns an error only for trouble of our own; the invoice's next wake-up is
 // stored in every case, by this run or by the sweep that claimed it.
 func (w *Collector) Charge(ctx context.Context, invoice uuid.UUID) error {
-	return w.collect(ctx, invoice, true)
+	return w.collect(ctx, invoice, true, lookPoll)
 }
 
-func (w *Collector) collect(ctx context.Context, invoice uuid.UUID, mayCharge bool) error {
+func (w *Collector) collect(ctx context.Context, invoice uuid.UUID, mayCharge bool, source string) error {
 	loaded, err := w.load.Do(ctx, invoice)
 	if err != nil {
 		return err
@@ -54,7 +55,7 @@ func (w *Collector) collect(ctx context.Context, invoice uuid.UUID, mayCharge bo
 		return fmt.Errorf("invoice %s does not exist", invoice)
 	}
 	c := &collection{
-		Collector: w, Collection: loaded.Collection, now: loaded.now, may: loaded.may,
+		Collector: w, Collection: loaded.Collection, now: loaded.now, may: loaded.may, source: source,
 		log: w.log.With("invoice", invoice, "subscription", loaded.Collection.SubscriptionNo, "period_no", loaded.Collection.PeriodNo),
 	}
 	for {
@@ -260,7 +261,7 @@ func (c *collection) put(ctx context.Context, s billing.Settlement) error {
 	if err != nil {
 		return err
 	}
-	c.metrics.settled(s, settled, c.Collection)
+	c.metrics.settled(s, settled, c.Collection, c.source)
 	c.log.Info("settled", "ruling", s.Judgement.Ruling, "reason", settled.Reason, "applied", settled.Applied,
 		"invoice_status", settled.InvoiceStatus, "next_attempt_at", settled.NextAttemptAt)
 	return nil

@@ -35,6 +35,8 @@ type jobMetrics struct {
 	jobs *prometheus.CounterVec
 	wait *prometheus.HistogramVec
 	run  *prometheus.HistogramVec
+	busy *prometheus.GaugeVec
+	most *prometheus.GaugeVec
 }
 
 func newJobMetrics() jobMetrics {
@@ -50,6 +52,16 @@ func newJobMetrics() jobMetrics {
 			Namespace: "singil", Name: "job_run_seconds", Help: "How long a job was worked on, by kind.",
 			Buckets: []float64{.01, .05, .1, .25, .5, 1, 2.5, 5, 10, 20, 30, 60, 90},
 		}, []string{"kind"}),
+		busy: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Namespace: "singil", Name: "workers_busy", Help: "Workers of this process that work on a job, by queue.",
+		}, []string{"queue"}),
+		most: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Namespace: "singil", Name: "workers_max", Help: "Workers that this process has, by queue.",
+		}, []string{"queue"}),
+	}
+	for _, queue := range queues {
+		m.busy.WithLabelValues(queue)
+		m.most.WithLabelValues(queue)
 	}
 	for _, kind := range jobKinds {
 		for _, result := range jobResults {
@@ -62,7 +74,21 @@ func newJobMetrics() jobMetrics {
 }
 
 func (m jobMetrics) collectors() []prometheus.Collector {
-	return []prometheus.Collector{m.jobs, m.wait, m.run}
+	return []prometheus.Collector{m.jobs, m.wait, m.run, m.busy, m.most}
+}
+
+// work counts a worker as busy until the function it returns is called.
+func (m jobMetrics) work(queue string) (done func()) {
+	busy := m.busy.WithLabelValues(queue)
+	busy.Inc()
+	return busy.Dec
+}
+
+// HasWorkers notes how many workers this process has for each queue.
+func (m *Metrics) HasWorkers(config map[string]river.QueueConfig) {
+	for _, queue := range queues {
+		m.jobs.most.WithLabelValues(queue).Set(float64(config[queue].MaxWorkers))
+	}
 }
 
 // CountJobs counts until the channel is closed. River drops events that are not

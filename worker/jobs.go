@@ -44,6 +44,8 @@ func (ChargeArgs) InsertOpts() river.InsertOpts {
 // ReconcileArgs asks to look at one invoice's open outcome.
 type ReconcileArgs struct {
 	InvoiceID uuid.UUID `json:"invoice_id"`
+	// Webhook tells that a webhook asks for it; otherwise its time has come.
+	Webhook bool `json:"webhook,omitempty"`
 }
 
 // Kind implements river.JobArgs.
@@ -81,6 +83,7 @@ type chargeWorker struct {
 }
 
 func (w *chargeWorker) Work(ctx context.Context, job *river.Job[ChargeArgs]) error {
+	defer w.collector.metrics.jobs.work(QueueCharge)()
 	return w.collector.Charge(ctx, job.Args.InvoiceID)
 }
 
@@ -90,7 +93,12 @@ type reconcileWorker struct {
 }
 
 func (w *reconcileWorker) Work(ctx context.Context, job *river.Job[ReconcileArgs]) error {
-	return w.collector.Reconcile(ctx, job.Args.InvoiceID)
+	defer w.collector.metrics.jobs.work(QueueReconcile)()
+	source := lookPoll
+	if job.Args.Webhook {
+		source = lookWebhook
+	}
+	return w.collector.reconcile(ctx, job.Args.InvoiceID, source)
 }
 
 type sweepWorker struct {
@@ -99,6 +107,7 @@ type sweepWorker struct {
 }
 
 func (w *sweepWorker) Work(ctx context.Context, _ *river.Job[SweepArgs]) error {
+	defer w.collector.metrics.jobs.work(QueueSweep)()
 	_, err := w.collector.Sweep(ctx, river.ClientFromContext[pgx.Tx](ctx))
 	return err
 }

@@ -1,8 +1,10 @@
 package worker
 
 import (
+	"cmp"
 	"errors"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -20,7 +22,7 @@ type Metrics struct {
 	recovered    *prometheus.CounterVec
 	recoveredSum *prometheus.CounterVec
 	resolutions  *prometheus.CounterVec
-	uncollected  prometheus.Counter
+	uncollected  *prometheus.CounterVec
 	duration     *prometheus.HistogramVec
 	lag          prometheus.Histogram
 	sweeps       *prometheus.CounterVec
@@ -44,6 +46,12 @@ const (
 	guardState       = "state"       // an attempt was open, or another worker had armed
 )
 
+// What made us look at an open outcome.
+const (
+	lookPoll    = "poll"
+	lookWebhook = "webhook"
+)
+
 var (
 	rulings  = []billing.Ruling{billing.Paid, billing.Declined, billing.NoEffect, billing.Wait, billing.Unknown, billing.Fault, billing.CardGone, billing.Park}
 	triggers = []billing.Trigger{billing.TriggerSchedule, billing.TriggerDunning, billing.TriggerManual, billing.TriggerCardUpdate}
@@ -61,10 +69,10 @@ func NewMetrics() *Metrics {
 		attempts:     counter("charge_attempts_total", "Attempts that were sent, by outcome and trigger.", "outcome", "trigger"),
 		declines:     counter("charge_declines_total", "Declined attempts, by decline code (a closed list, else other) and class.", "code", "class"),
 		amount:       counter("charge_amount_centavos_total", "Centavos that attempts were about, by outcome and currency.", "outcome", "currency"),
-		recovered:    counter("recovered_charges_total", "Invoices paid after a decline, by the trigger of the attempt.", "trigger"),
-		recoveredSum: counter("recovered_amount_centavos_total", "Centavos of invoices paid after a decline, by the trigger of the attempt.", "trigger"),
-		resolutions:  counter("reconcile_resolutions_total", "What a look at an open outcome found, by ruling.", "result"),
-		uncollected:  single("invoices_uncollectible_total", "Invoices that dunning gave up on."),
+		recovered:    counter("recovered_charges_total", "Invoices paid after a decline, by the trigger of the attempt and which retry it was.", "trigger", "stage"),
+		recoveredSum: counter("recovered_amount_centavos_total", "Centavos of invoices paid after a decline, by the trigger of the attempt and which retry it was.", "trigger", "stage"),
+		resolutions:  counter("reconcile_resolutions_total", "What a look at an open outcome found, by ruling and what made us look: the schedule or a webhook.", "result", "source"),
+		uncollected:  counter("invoices_uncollectible_total", "Invoices that dunning gave up on, by cause.", "reason"),
 		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Namespace: "singil", Name: "charge_duration_seconds", Help: "From the commit of the arming to the commit of the outcome, by outcome.",
 			Buckets: []float64{.1, .25, .5, 1, 2.5, 5, 10, 20, 30, 60},
@@ -97,11 +105,17 @@ func NewMetrics() *Metrics {
 		}
 		m.amount.WithLabelValues(string(r), string(billing.CurrencyPHP))
 		m.duration.WithLabelValues(string(r))
-		m.resolutions.WithLabelValues(string(r))
+		m.resolutions.WithLabelValues(string(r), lookPoll)
+		m.resolutions.WithLabelValues(string(r), lookWebhook)
 	}
 	for _, t := range triggers {
-		m.recovered.WithLabelValues(string(t))
-		m.recoveredSum.WithLabelValues(string(t))
+		for retry := range 4 {
+			m.recovered.WithLabelValues(string(t), retryStage(retry+1))
+			m.recoveredSum.WithLabelValues(string(t), retryStage(retry+1))
+		}
+	}
+	for _, cause := range append(billing.EndCauses(), otherLabel) {
+		m.uncollected.WithLabelValues(string(cause))
 	}
 	for _, code := range billing.DeclineCodes() {
 		m.declines.WithLabelValues(string(code), string(billing.Classify(code).Class))
@@ -124,6 +138,14 @@ func (m *Metrics) Collectors() []prometheus.Collector {
 	return slices.Concat(own, m.webhooks.collectors(), m.outbox.collectors(), m.psp.collectors(), m.jobs.collectors())
 }
 
+// retryStage is which retry paid an invoice, as a closed list.
+func retryStage(retry int) string {
+	if retry >= 4 {
+		return "4plus"
+	}
+	return strconv.Itoa(retry)
+}
+
 // attempted counts one attempt with its outcome.
 func (m *Metrics) attempted(c *billing.Collection, j billing.Judgement, settled billing.Settled, took time.Duration) {
 	outcome := string(j.Ruling)
@@ -134,9 +156,9 @@ func (m *Metrics) attempted(c *billing.Collection, j billing.Judgement, settled 
 }
 
 // settled counts an outcome that was not brought by an attach.
-func (m *Metrics) settled(s billing.Settlement, settled billing.Settled, c *billing.Collection) {
+func (m *Metrics) settled(s billing.Settlement, settled billing.Settled, c *billing.Collection, source string) {
 	if s.Source == "retrieve" {
-		m.resolutions.WithLabelValues(string(s.Judgement.Ruling)).Inc()
+		m.resolutions.WithLabelValues(string(s.Judgement.Ruling), source).Inc()
 	}
 	m.count(c, s.Judgement, settled)
 }
@@ -152,11 +174,12 @@ func (m *Metrics) count(c *billing.Collection, j billing.Judgement, settled bill
 		m.declines.WithLabelValues(string(j.Code.Label()), string(billing.Classify(j.Code.Label()).Class)).Inc()
 	}
 	if settled.Recovered {
-		m.recovered.WithLabelValues(string(c.Trigger)).Inc()
-		m.recoveredSum.WithLabelValues(string(c.Trigger)).Add(float64(c.Amount.Minor))
+		stage := retryStage(settled.Retry)
+		m.recovered.WithLabelValues(string(c.Trigger), stage).Inc()
+		m.recoveredSum.WithLabelValues(string(c.Trigger), stage).Add(float64(c.Amount.Minor))
 	}
 	if settled.Final {
-		m.uncollected.Inc()
+		m.uncollected.WithLabelValues(string(cmp.Or(settled.Cause, otherLabel))).Inc()
 	}
 	if settled.InvoiceStatus == billing.InvoiceReview {
 		m.parked.Inc()

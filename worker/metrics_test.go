@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -55,5 +56,55 @@ func TestDuplicateChargePrevented(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestLabelsOfSettlements: which retry paid, what made us look, and why dunning gave up.
+func TestLabelsOfSettlements(t *testing.T) {
+	t.Parallel()
+	m := NewMetrics()
+	registry := prometheus.NewPedanticRegistry()
+	registry.MustRegister(m.recovered, m.recoveredSum, m.resolutions, m.uncollected)
+	c := &billing.Collection{Trigger: billing.TriggerDunning, Standing: billing.Standing{Amount: billing.Money{Minor: 49900, Currency: billing.CurrencyPHP}}}
+	for _, retry := range []int{1, 3, 4, 9} {
+		m.count(c, billing.Judgement{Ruling: billing.Paid}, billing.Settled{Applied: true, Recovered: true, Retry: retry})
+	}
+	m.count(c, billing.Judgement{Ruling: billing.Declined}, billing.Settled{Applied: true, Final: true, Cause: billing.EndCauseHard})
+	m.count(c, billing.Judgement{Ruling: billing.Deferred}, billing.Settled{Applied: true, Final: true})
+	seen := billing.Settlement{Source: "retrieve", Judgement: billing.Judgement{Ruling: billing.Wait}}
+	m.settled(seen, billing.Settled{}, c, lookWebhook)
+	m.settled(seen, billing.Settled{}, c, lookPoll)
+	m.settled(billing.Settlement{Source: "attach", Judgement: seen.Judgement}, billing.Settled{}, c, lookPoll)
+
+	families, err := registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]float64{}
+	series := 0
+	for _, f := range families {
+		for _, s := range f.GetMetric() {
+			series++
+			name := f.GetName()
+			for _, l := range s.GetLabel() {
+				name += " " + l.GetValue()
+			}
+			if v := s.GetCounter().GetValue(); v != 0 {
+				got[name] = v
+			}
+		}
+	}
+	want := map[string]float64{
+		"singil_recovered_charges_total 1 dunning": 1, "singil_recovered_charges_total 3 dunning": 1, "singil_recovered_charges_total 4plus dunning": 2,
+		"singil_recovered_amount_centavos_total 1 dunning": 49900, "singil_recovered_amount_centavos_total 3 dunning": 49900,
+		"singil_recovered_amount_centavos_total 4plus dunning": 99800,
+		"singil_invoices_uncollectible_total hard_decline":     1, "singil_invoices_uncollectible_total other": 1,
+		"singil_reconcile_resolutions_total wait webhook": 1, "singil_reconcile_resolutions_total wait poll": 1,
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	if all := 2*4*len(triggers) + 2*len(rulings) + len(billing.EndCauses()) + 1; series != all {
+		t.Errorf("%d series, want %d from the start and no more", series, all)
 	}
 }

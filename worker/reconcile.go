@@ -12,7 +12,12 @@ import (
 // records what it finds and decides when to look again; it never creates, arms
 // or attaches anything.
 func (w *Collector) Reconcile(ctx context.Context, invoice uuid.UUID) error {
-	return w.collect(ctx, invoice, false)
+	return w.reconcile(ctx, invoice, lookPoll)
+}
+
+// reconcile is Reconcile with what made us look.
+func (w *Collector) reconcile(ctx context.Context, invoice uuid.UUID, source string) error {
+	return w.collect(ctx, invoice, false, source)
 }
 
 // lookInstead makes a look of a step that would do nothing. An invoice that is in

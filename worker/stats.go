@@ -59,6 +59,7 @@ type Stats struct {
 	taken  time.Time // of the last look, whether it came to something or not
 	last   *snapshot // nil: the last look failed
 	errors float64
+	audit  billing.AuditCount
 }
 
 // snapshot is one look.
@@ -69,6 +70,7 @@ type snapshot struct {
 	leads   bool
 	depth   map[queueState]float64
 	oldest  map[string]float64
+	audit   billing.AuditCount
 }
 
 type queueState struct{ queue, state string }
@@ -96,6 +98,7 @@ var (
 	descDepth         = statsDesc("job_queue_depth", "Jobs that are not finished, by queue and state.", "queue", "state")
 	descOldestJob     = statsDesc("job_queue_oldest_age_seconds", "How long the oldest available job has been waiting to be worked, by queue; 0: none waits.", "queue")
 	descLeader        = statsDesc("leader", "1 if this process leads River's maintenance; the sum over all daemons is 1.")
+	descOperator      = statsDesc("operator_actions_total", "What operators did since this process first looked, whoever did it and wherever, by action and result. What was refused leaves no trace.", "action", "result")
 	descErrors        = statsDesc("stats_errors_total", "Looks at the database for these metrics that failed.")
 	descAcquired      = statsDesc("db_pool_acquired_connections", "Database connections in use, by pool.", "pool")
 	descIdle          = statsDesc("db_pool_idle_connections", "Database connections that wait for use, by pool.", "pool")
@@ -107,7 +110,7 @@ var (
 func (s *Stats) Describe(out chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		descDue, descOldestDue, descDunning, descBacklog, descUnknown, descOldestUnknown, descCircuit, descDepth, descOldestJob, descLeader,
-		descErrors, descAcquired, descIdle, descMax, descAcquireWait, descViolations, descInvariantErrors,
+		descOperator, descErrors, descAcquired, descIdle, descMax, descAcquireWait, descViolations, descInvariantErrors,
 	} {
 		out <- d
 	}
@@ -132,6 +135,7 @@ func (s *Stats) Collect(out chan<- prometheus.Metric) {
 	counter(descErrors, errors)
 	if last != nil {
 		last.collect(gauge)
+		last.collectActions(counter)
 	}
 	s.invariants.collect(s.cfg.Pool, s.cfg.Now, out)
 }
@@ -158,6 +162,21 @@ func (l *snapshot) collect(gauge func(d *prometheus.Desc, v float64, labels ...s
 	gauge(descLeader, oneIf(l.leads))
 }
 
+// collectActions is the audit log's, and so has only what was done. Every daemon
+// counts them all.
+func (l *snapshot) collectActions(counter func(d *prometheus.Desc, v float64, labels ...string)) {
+	total, listed := l.audit.Total(), 0
+	for _, action := range billing.OperatorActions() {
+		counter(descOperator, float64(total[action]), action, "done")
+		listed += total[action]
+	}
+	all := 0
+	for _, n := range total {
+		all += n
+	}
+	counter(descOperator, float64(all-listed), otherLabel, "done")
+}
+
 func oneIf(is bool) float64 {
 	if is {
 		return 1
@@ -175,6 +194,8 @@ func (s *Stats) look() (last *snapshot, errors float64) {
 		if s.last, err = s.take(); err != nil {
 			s.last = nil
 			s.errors++
+		} else {
+			s.audit = s.last.audit
 		}
 		s.taken = s.cfg.Now()
 	}
@@ -200,6 +221,9 @@ func (s *Stats) take() (*snapshot, error) {
 			l.circuit = circuitOpen
 		case now.Before(l.Instance.BlockedUntil):
 			l.circuit = circuitBlocked
+		}
+		if l.audit, err = s.audit.Look(ctx, tx); err != nil {
+			return err
 		}
 		return l.lookAtRiver(ctx, tx, s.cfg.RiverClient)
 	})

@@ -110,7 +110,15 @@ func TestStatsOfTheBooks(t *testing.T) {
 	if err := pgx.BeginFunc(t.Context(), p.pool, func(tx pgx.Tx) error { return billing.TripBreaker(t.Context(), tx, "401") }); err != nil {
 		t.Fatal(err)
 	}
-	wantSamples(t, g.fresh(), map[string]float64{"singil_psp_circuit_state closed": 0, "singil_psp_circuit_state open": 1})
+	wantSamples(t, g.fresh(), map[string]float64{
+		"singil_psp_circuit_state closed": 0, "singil_psp_circuit_state open": 1, "singil_operator_actions_total close_breaker done": 0,
+	})
+	if err := pgx.BeginFunc(t.Context(), p.pool, func(tx pgx.Tx) error { return billing.CloseBreaker(t.Context(), tx, "ana", "mended") }); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		wantSamples(t, g.fresh(), map[string]float64{"singil_operator_actions_total close_breaker done": 1, "singil_operator_actions_total other done": 0})
+	}
 }
 
 func TestStatsOfTheQueues(t *testing.T) {

@@ -215,6 +215,7 @@ type webhookWorker struct {
 }
 
 func (w *webhookWorker) Work(ctx context.Context, job *river.Job[WebhookArgs]) error {
+	defer w.collector.metrics.jobs.work(QueueWebhook)()
 	return w.collector.Heed(ctx, river.ClientFromContext[pgx.Tx](ctx), job.Args.EventID)
 }
 
@@ -365,7 +366,7 @@ func (w *Collector) wake(ctx context.Context, tx pgx.Tx, jobs *river.Client[pgx.
 	if err != nil || !look {
 		return err
 	}
-	_, err = jobs.InsertTx(ctx, tx, ReconcileArgs{InvoiceID: m.InvoiceID}, nil)
+	_, err = jobs.InsertTx(ctx, tx, ReconcileArgs{InvoiceID: m.InvoiceID, Webhook: true}, nil)
 	return err
 }
 

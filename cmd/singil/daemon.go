@@ -93,14 +93,15 @@ func newDaemon(ctx context.Context, cfg config, gateway worker.Gateway, livemode
 		Pool: d.pool, Gateway: gateway, Environment: cfg.Environment, Livemode: livemode, Log: log, Metrics: metrics,
 		MayCharge: d.mayCharge, Watch: cfg.Watch, Now: time.Now,
 	})
+	queues := map[string]river.QueueConfig{
+		worker.QueueCharge:    {MaxWorkers: chargeWorkers},
+		worker.QueueReconcile: {MaxWorkers: reconcileWorkers},
+		worker.QueueSweep:     {MaxWorkers: 1},
+		worker.QueueWebhook:   {MaxWorkers: webhookWorkers},
+	}
+	metrics.HasWorkers(queues)
 	d.jobs, err = river.NewClient(riverpgxv5.New(d.riverPool), &river.Config{
-		Schema: migrations.RiverSchema, Logger: log, Workers: d.collector.Workers(),
-		Queues: map[string]river.QueueConfig{
-			worker.QueueCharge:    {MaxWorkers: chargeWorkers},
-			worker.QueueReconcile: {MaxWorkers: reconcileWorkers},
-			worker.QueueSweep:     {MaxWorkers: 1},
-			worker.QueueWebhook:   {MaxWorkers: webhookWorkers},
-		},
+		Schema: migrations.RiverSchema, Logger: log, Workers: d.collector.Workers(), Queues: queues,
 		PeriodicJobs: scheduler.PeriodicJobs(schedule),
 		JobTimeout:   worker.JobTimeout, RescueStuckJobsAfter: worker.RescueAfter, SoftStopTimeout: drainTimeout,
 		FetchOnlyKnownKinds:         true,
