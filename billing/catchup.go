@@ -12,8 +12,8 @@ type CatchUp string
 
 // The catch-up policies.
 const (
-	// CatchUpBillAll opens every missed period, oldest first, and charges at most
-	// one a day: three charges at once look like a fault to the customer and like
+	// CatchUpBillAll opens every missed period, oldest first, and charges a customer
+	// at most one a day: three charges at once look like a fault to the customer and like
 	// fraud to the issuer.
 	CatchUpBillAll CatchUp = "bill_all"
 	// CatchUpBillCurrent opens the period that is running and forgoes those that are over.
@@ -59,8 +59,7 @@ type Billable struct {
 	CancelAt time.Time
 	// LastChargeAt is the latest ChargeNotBefore that a plan gave to an invoice of
 	// this subscription, whatever became of it. It keeps a second call from charging
-	// on the same day. To spread a customer's several subscriptions as well, pass
-	// the latest one that is still ahead of any of them, if it is later.
+	// on the same day.
 	LastChargeAt time.Time
 }
 
@@ -89,6 +88,37 @@ type DuePeriod struct {
 	ChargeNotBefore time.Time
 }
 
+// catchUp is what a plan opens of a subscription that catches up.
+type catchUp struct {
+	billable Billable
+	open     []DuePeriod
+}
+
+// spread gives every period of one customer's catch-ups a day of its own, the
+// oldest first, behind the day that was last given to one of them. It returns the
+// last day it gave. Each subscription counts the days in its own zone.
+func spread(all []catchUp, last, now time.Time) time.Time {
+	next := make([]int, len(all))
+	for {
+		oldest := -1
+		for i, c := range all {
+			if next[i] < len(c.open) && (oldest < 0 || c.open[next[i]].Start.Before(all[oldest].open[next[oldest]].Start)) {
+				oldest = i
+			}
+		}
+		if oldest < 0 {
+			return last
+		}
+		b := all[oldest].billable
+		if b.LastChargeAt.Before(last) {
+			b.LastChargeAt = last
+		}
+		last = b.firstSlot(now)
+		all[oldest].open[next[oldest]].ChargeNotBefore = last
+		next[oldest]++
+	}
+}
+
 // PlanState says what a subscription waits for after a plan.
 type PlanState string
 
@@ -103,8 +133,11 @@ const (
 
 // Plan is which periods to open now, which to skip, and when to look again.
 type Plan struct {
-	Open    []DuePeriod // oldest first
-	Skipped []Skip      // in order
+	Open []DuePeriod // oldest first
+	// CatchUp tells that Open is charged over several days, or later: one charge a
+	// day, and the customer may have other subscriptions that catch up.
+	CatchUp bool
+	Skipped []Skip // in order
 	// NextPeriodNo is the Billable's after this plan was carried out.
 	NextPeriodNo int
 	// NextDueAt is zero unless State is scheduled or more.
@@ -147,6 +180,7 @@ func PlanDue(b Billable, policy CatchUp, now time.Time, limit int) (Plan, error)
 	if err := b.open(&plan, due, now, limit); err != nil {
 		return Plan{}, err
 	}
+	plan.CatchUp = len(plan.Open) > 0 && (!due.ordinary(now) || plan.Open[0].ChargeNotBefore.After(now))
 	return plan, b.wait(&plan, now)
 }
 

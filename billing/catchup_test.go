@@ -3,6 +3,7 @@ package billing
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -305,6 +306,60 @@ func checkSeen(t *rapid.T, b Billable, seen map[int]SkipReason, policy CatchUp, 
 			t.Fatalf("period %d at %s: found %t, %q; want %q", no, now, found, reason, want)
 		}
 	}
+}
+
+// TestSpread: whatever a customer's subscriptions have to catch up with, it is one
+// charge a day, oldest first, and none on the day of one that was planned before.
+func TestSpread(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		zone, err := LoadZone("Asia/Manila")
+		if err != nil {
+			t.Fatal(err)
+		}
+		day := func(t time.Time) string { return t.In(zone).Format(time.DateOnly) }
+		now := time.Date(2026, 5, 6, rapid.IntRange(0, 23).Draw(t, "hour"), 0, 0, 0, time.UTC)
+		about := func(name string) time.Time {
+			return now.Add(time.Duration(rapid.IntRange(-100*24, 20*24).Draw(t, name)) * time.Hour)
+		}
+		last := about("last")
+		var all []catchUp
+		for range rapid.IntRange(1, 4).Draw(t, "subscriptions") {
+			anchor, err := NewAnchor(about("anchor"), "Asia/Manila")
+			if err != nil {
+				t.Fatal(err)
+			}
+			b := Billable{Schedule: Schedule{anchor, Interval{IntervalUnitWeek, 1}}, LastChargeAt: about("charged")}
+			c := catchUp{billable: b}
+			for no := range rapid.IntRange(0, 5).Draw(t, "periods") {
+				p, err := b.Schedule.Period(no)
+				if err != nil {
+					t.Fatal(err)
+				}
+				c.open = append(c.open, DuePeriod{Period: p})
+			}
+			all = append(all, c)
+		}
+		got := spread(all, last, now)
+		var charges []DuePeriod
+		for _, c := range all {
+			for i, p := range c.open {
+				if at := p.ChargeNotBefore; at.Before(now) || day(at) <= day(last) || day(at) <= day(c.billable.LastChargeAt) && i == 0 {
+					t.Fatalf("at %s, after %s: charge at %s", now, last, at)
+				}
+			}
+			charges = append(charges, c.open...)
+		}
+		slices.SortFunc(charges, func(a, b DuePeriod) int { return a.ChargeNotBefore.Compare(b.ChargeNotBefore) })
+		for i := 1; i < len(charges); i++ {
+			if day(charges[i-1].ChargeNotBefore) == day(charges[i].ChargeNotBefore) || charges[i].Start.Before(charges[i-1].Start) {
+				t.Fatalf("%+v", charges)
+			}
+		}
+		if len(charges) > 0 && !got.Equal(charges[len(charges)-1].ChargeNotBefore) {
+			t.Fatalf("the last is %s of %+v", got, charges)
+		}
+	})
 }
 
 func TestParseCatchUp(t *testing.T) {

@@ -20,7 +20,7 @@ const periodsAtOnce = 12
 
 // Opened is what a sweep did about due subscriptions.
 type Opened struct {
-	Subscriptions int // looked at; as many as the limit: there may be more
+	Subscriptions int // looked at; as many as the limit: there may be more that can be worked on
 	Invoices      int
 	Skipped       int // periods that get no invoice, by policy
 	Parked        int // subscriptions and invoices that a human must look at
@@ -59,6 +59,11 @@ type dueSubscription struct {
 	CatchUp        CatchUp
 
 	NextPlan *nextPlan
+
+	// What PlanDue made of it.
+	billable Billable
+	planned  Plan
+	failed   error
 
 	cancelledAt *time.Time
 	parked      string
@@ -119,12 +124,21 @@ func openDue(ctx context.Context, tx pgx.Tx, environment Environment, livemode b
 	}
 	o := opening{environment: environment, livemode: livemode, now: now}
 	for _, s := range due {
+		s.planned, s.failed = s.planDue(now)
+	}
+	ours, err := o.shareDays(ctx, tx, due)
+	if err != nil {
+		return Opened{}, fmt.Errorf("spread the charges of %d subscriptions: %w", len(due), err)
+	}
+	for _, s := range ours {
 		o.plan(s)
 	}
-	if err := o.store(ctx, tx, due); err != nil {
-		return Opened{}, fmt.Errorf("open invoices of %d subscriptions: %w", len(due), err)
+	if err := o.store(ctx, tx, ours); err != nil {
+		return Opened{}, fmt.Errorf("open invoices of %d subscriptions: %w", len(ours), err)
 	}
-	o.result.Subscriptions = len(due)
+	if len(ours) > 0 { // else there is no use in coming back at once
+		o.result.Subscriptions = len(due)
+	}
 	return o.result, nil
 }
 
@@ -162,6 +176,7 @@ type opening struct {
 
 	invoices []newInvoice
 	skips    []newSkip
+	lastDays map[uuid.UUID]time.Time // by customer: the last day given to a catch-up
 }
 
 type newInvoice struct {
@@ -179,9 +194,9 @@ type newSkip struct {
 
 // plan decides what becomes of one subscription.
 func (o *opening) plan(s *dueSubscription) {
-	plan, err := s.planDue(o.now)
-	if err != nil {
-		s.park(err.Error())
+	plan := s.planned
+	if s.failed != nil {
+		s.park(s.failed.Error())
 		o.result.Parked++
 		return
 	}
@@ -242,10 +257,11 @@ func (s *dueSubscription) planDue(now time.Time) (Plan, error) {
 	if err := json.Unmarshal(s.Pauses, &pauses); err != nil {
 		return Plan{}, fmt.Errorf("pauses: %w", err)
 	}
-	return PlanDue(Billable{
+	s.billable = Billable{
 		Schedule: Schedule{Anchor: anchor, Interval: s.Interval}, NextPeriodNo: s.NextPeriodNo - s.AnchorNo,
 		BillFrom: s.BillFrom, TrialEnd: orZero(s.TrialEnd), Pauses: pauses, CancelAt: orZero(s.CancelAt), LastChargeAt: orZero(s.LastChargeAt),
-	}, s.CatchUp, now, periodsAtOnce)
+	}
+	return PlanDue(s.billable, s.CatchUp, now, periodsAtOnce)
 }
 
 // changePlan takes a plan over from the period that is due. Another interval
@@ -341,6 +357,7 @@ func (o *opening) store(ctx context.Context, tx pgx.Tx, due []*dueSubscription) 
 		batch.Queue(sqlOpenSkips, ids, first, last, reasons)
 	}
 	o.queueSubscriptions(batch, due)
+	o.queueLastDays(batch)
 	if batch.Len() > 0 {
 		if err := tx.SendBatch(ctx, batch).Close(); err != nil {
 			return err

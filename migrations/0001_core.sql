@@ -39,9 +39,11 @@ CREATE TABLE customers (
   name                 text NOT NULL DEFAULT '' CHECK (length(name) <= 500),
   email                text NOT NULL DEFAULT '' CHECK (length(email) <= 500),
   metadata             jsonb NOT NULL DEFAULT '{}',
+  last_catch_up_at     timestamptz,
   created_at           timestamptz NOT NULL DEFAULT clock_timestamp(),
   updated_at           timestamptz NOT NULL DEFAULT clock_timestamp()
 );
+COMMENT ON COLUMN customers.last_catch_up_at IS 'The last day given to the charge of a missed period: a customer gets one of those a day.';
 COMMENT ON TABLE customers IS 'A payer.';
 
 CREATE TABLE payment_methods (
