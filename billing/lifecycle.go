@@ -43,7 +43,7 @@ const (
 
 const sqlLifecycleLock = `
 SELECT s.id, s.customer_id, s.external_id, s.status, s.quantity, s.currency, s.interval_unit, s.interval_count, s.anchor_at, s.anchor_no, s.time_zone,
-       s.next_period_no, s.next_due_at, s.pauses::text, s.trial_end, s.cancel_at, COALESCE(s.parked_reason, ''), s.plan_id, s.next_plan_id
+       s.next_period_no, s.next_due_at, s.pauses::text, s.trial_end, s.cancel_at, COALESCE(s.parked_reason, ''), s.plan_id, s.next_plan_id, s.bill_from, s.catch_up, s.catch_up_once
 FROM singil.subscriptions s
 WHERE s.id = $1
 FOR NO KEY UPDATE`
@@ -67,13 +67,16 @@ type lifecycle struct {
 	Parked       string
 	Plan         uuid.UUID
 	NextPlan     *uuid.UUID
+	BillFrom     time.Time
+	CatchUp      CatchUp
+	CatchUpOnce  *CatchUp
 }
 
 func lockSubscription(ctx context.Context, tx pgx.Tx, id uuid.UUID) (*lifecycle, error) {
 	var s lifecycle
 	var pauses string
 	err := tx.QueryRow(ctx, sqlLifecycleLock, id).Scan(&s.ID, &s.Customer, &s.ExternalID, &s.Status, &s.Quantity, &s.Currency, &s.Interval.Unit, &s.Interval.Count,
-		&s.AnchorAt, &s.AnchorNo, &s.Zone, &s.NextPeriodNo, &s.NextDueAt, &pauses, &s.TrialEnd, &s.CancelAt, &s.Parked, &s.Plan, &s.NextPlan)
+		&s.AnchorAt, &s.AnchorNo, &s.Zone, &s.NextPeriodNo, &s.NextDueAt, &pauses, &s.TrialEnd, &s.CancelAt, &s.Parked, &s.Plan, &s.NextPlan, &s.BillFrom, &s.CatchUp, &s.CatchUpOnce)
 	switch {
 	case errors.Is(err, pgx.ErrNoRows):
 		return nil, fmt.Errorf("subscription %s: %w", id, ErrNotFound)
@@ -102,12 +105,40 @@ func (s *lifecycle) shown() fields {
 	if s.NextPlan != nil {
 		f["next_plan_id"] = *s.NextPlan
 	}
+	if s.Parked != "" {
+		f["parked_reason"] = s.Parked
+	}
+	if s.CatchUpOnce != nil {
+		f["catch_up_once"] = *s.CatchUpOnce
+	}
 	return f
+}
+
+// wake lets the sweep look when the next period begins, or when the subscription
+// ends, if that is earlier. Of a paused one, its end is all there is to come.
+func (s *lifecycle) wake() error {
+	if s.Status == SubscriptionPaused {
+		s.NextDueAt = s.CancelAt
+		return nil
+	}
+	schedule, err := s.schedule()
+	if err != nil {
+		return err
+	}
+	due, err := schedule.Boundary(s.NextPeriodNo - s.AnchorNo)
+	if err != nil {
+		return err
+	}
+	if s.CancelAt != nil && s.CancelAt.Before(due) {
+		due = *s.CancelAt
+	}
+	s.NextDueAt = &due
+	return nil
 }
 
 const sqlLifecycleStore = `
 UPDATE singil.subscriptions
-SET status = $2, next_due_at = $3, pauses = $4::jsonb, cancel_at = $5, next_plan_id = $6, parked_reason = NULLIF($7, ''),
+SET status = $2, next_due_at = $3, pauses = $4::jsonb, cancel_at = $5, next_plan_id = $6, parked_reason = NULLIF($7, ''), catch_up_once = $9,
     paused_at    = CASE WHEN $2 = 'paused' THEN COALESCE(paused_at, $8) END,
     cancelled_at = CASE WHEN $2 = 'cancelled' THEN COALESCE(cancelled_at, $8) END,
     updated_at = clock_timestamp()
@@ -115,7 +146,7 @@ WHERE id = $1`
 
 // store writes the subscription, the audit entry and the event together.
 func (s *lifecycle) store(ctx context.Context, tx pgx.Tx, act Act, action string, before fields, events ...Event) error {
-	_, err := tx.Exec(ctx, sqlLifecycleStore, s.ID, s.Status, s.NextDueAt, pausesDocument(s.Pauses), s.CancelAt, s.NextPlan, s.Parked, act.Now)
+	_, err := tx.Exec(ctx, sqlLifecycleStore, s.ID, s.Status, s.NextDueAt, pausesDocument(s.Pauses), s.CancelAt, s.NextPlan, s.Parked, act.Now, s.CatchUpOnce)
 	if err != nil {
 		return fmt.Errorf("%s %s: %w", action, s.ExternalID, err)
 	}
@@ -194,19 +225,11 @@ func ResumeSubscription(ctx context.Context, tx pgx.Tx, id uuid.UUID, act Act) e
 			s.Pauses[i].To = act.Now
 		}
 	}
-	schedule, err := s.schedule()
-	if err != nil {
-		return fmt.Errorf("resume %s: %w", s.ExternalID, err)
-	}
-	due, err := schedule.Boundary(s.NextPeriodNo - s.AnchorNo)
-	if err != nil {
-		return fmt.Errorf("resume %s: %w", s.ExternalID, err)
-	}
 	var owes bool
 	if err := tx.QueryRow(ctx, sqlLifecycleOwes, s.ID).Scan(&owes); err != nil {
 		return fmt.Errorf("resume %s: %w", s.ExternalID, err)
 	}
-	s.NextDueAt, s.Parked = &due, ""
+	s.Parked = ""
 	switch {
 	case owes:
 		s.Status = SubscriptionPastDue
@@ -215,11 +238,14 @@ func ResumeSubscription(ctx context.Context, tx pgx.Tx, id uuid.UUID, act Act) e
 	default:
 		s.Status = SubscriptionActive
 	}
+	if err := s.wake(); err != nil {
+		return fmt.Errorf("resume %s: %w", s.ExternalID, err)
+	}
 	return s.store(ctx, tx, act, "resume_subscription", before, s.event(act, "subscription."+s.Status, nil))
 }
 
 // CancelSubscription ends a subscription: now, or with the period that is running, which is
-// then the last one billed.
+// then the last one billed. Of a paused subscription none is billed any more.
 //
 // Now also voids the open invoices that were never attempted. One whose attempt
 // is open keeps it: its outcome is recorded, whatever it is. One that was
@@ -288,8 +314,6 @@ func (s *lifecycle) cancelNow(ctx context.Context, tx pgx.Tx, act Act) error {
 func (s *lifecycle) cancelAtPeriodEnd(ctx context.Context, tx pgx.Tx, act Act) error {
 	before := s.shown()
 	switch {
-	case s.Status == SubscriptionPaused:
-		return refused("subscription %s is paused, no period of it is running; cancel it now", s.ExternalID)
 	case s.Parked != "":
 		return refused("subscription %s waits for a decision (%s); cancel it now", s.ExternalID, s.Parked)
 	case s.CancelAt != nil:
@@ -305,9 +329,88 @@ func (s *lifecycle) cancelAtPeriodEnd(ctx context.Context, tx pgx.Tx, act Act) e
 	}
 	s.CancelAt = &end
 	if s.NextDueAt == nil || s.NextDueAt.After(end) {
-		s.NextDueAt = &end // a long trial would sleep past it
+		s.NextDueAt = &end // a long trial, or a pause, would sleep past it
 	}
 	return s.store(ctx, tx, act, "cancel_subscription", before, s.event(act, "subscription.cancel_scheduled", fields{"cancel_at": end}))
+}
+
+// UnscheduleCancel takes back a cancellation at a period's end that has not come
+// yet: the subscription goes on as if nobody had asked. A paused one stays paused.
+func UnscheduleCancel(ctx context.Context, tx pgx.Tx, id uuid.UUID, act Act) error {
+	s, err := lockSubscription(ctx, tx, id)
+	if err != nil {
+		return err
+	}
+	before := s.shown()
+	switch {
+	case s.Status == SubscriptionCancelled:
+		return refused("subscription %s is cancelled; what is over begins as a new subscription", s.ExternalID)
+	case s.CancelAt == nil:
+		return refused("subscription %s is not to be cancelled", s.ExternalID)
+	case !s.CancelAt.After(act.Now):
+		return refused("subscription %s ended at %s", s.ExternalID, rfc3339(*s.CancelAt))
+	}
+	s.CancelAt, s.NextDueAt = nil, nil
+	if s.Parked == "" {
+		if err := s.wake(); err != nil {
+			return fmt.Errorf("take back the cancellation of %s: %w", s.ExternalID, err)
+		}
+	}
+	return s.store(ctx, tx, act, "unschedule_cancel", before, s.event(act, "subscription.cancel_unscheduled", nil))
+}
+
+// UnparkSubscription gives a subscription back to the sweep once what stopped it
+// is mended: from its next period on, whatever has become due meanwhile. One that
+// still cannot be planned is refused with the reason.
+//
+// decision is what to do about several periods that were missed, this once. Empty
+// leaves it to the subscription's policy, which is refused if that is to ask.
+func UnparkSubscription(ctx context.Context, tx pgx.Tx, id uuid.UUID, decision CatchUp, act Act) error {
+	s, err := lockSubscription(ctx, tx, id)
+	if err != nil {
+		return err
+	}
+	before := s.shown()
+	switch {
+	case s.Status == SubscriptionCancelled:
+		return refused("subscription %s is cancelled", s.ExternalID)
+	case s.Parked == "":
+		return refused("subscription %s is not parked", s.ExternalID)
+	}
+	policy := s.CatchUp
+	if decision != "" {
+		if decision != CatchUpBillAll && decision != CatchUpBillCurrent {
+			return refused("the decision about missed periods is bill_all or bill_current, not %q", clip(string(decision)))
+		}
+		policy, s.CatchUpOnce = decision, &decision
+	}
+	if err := s.mayUnpark(policy, act.Now); err != nil {
+		return err
+	}
+	s.Parked = ""
+	if err := s.wake(); err != nil {
+		return refused("subscription %s still cannot be billed: %s", s.ExternalID, err)
+	}
+	return s.store(ctx, tx, act, "unpark_subscription", before, s.event(act, "subscription.unparked", nil))
+}
+
+// mayUnpark plans as the sweep will.
+func (s *lifecycle) mayUnpark(policy CatchUp, now time.Time) error {
+	schedule, err := s.schedule()
+	var plan Plan
+	if err == nil {
+		plan, err = PlanDue(Billable{
+			Schedule: schedule, NextPeriodNo: s.NextPeriodNo - s.AnchorNo, BillFrom: s.BillFrom, TrialEnd: orZero(s.TrialEnd),
+			Pauses: s.Pauses, CancelAt: orZero(s.CancelAt),
+		}, policy, now, periodsAtOnce)
+	}
+	switch {
+	case err != nil:
+		return refused("subscription %s still cannot be billed: %s", s.ExternalID, err)
+	case plan.State == PlanStateAsk:
+		return refused("%d periods of subscription %s are due and its policy is to ask: decide for bill_all or bill_current", plan.Missed, s.ExternalID)
+	}
+	return nil
 }
 
 const sqlLifecyclePlan = `

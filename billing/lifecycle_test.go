@@ -140,3 +140,124 @@ func TestPlanChangesWithTheNextPeriod(t *testing.T) {
 		t.Errorf("an unknown plan: %v", err)
 	}
 }
+
+func (l *ledger) unpark(decision billing.CatchUp, now time.Time) func(pgx.Tx) error {
+	return func(tx pgx.Tx) error {
+		return billing.UnparkSubscription(l.t.Context(), tx, l.subscription, decision, act(now))
+	}
+}
+
+func TestCancellationIsTakenBack(t *testing.T) {
+	t.Parallel()
+	l := setup(t)
+	l.open(noon)
+	at := noon.AddDate(0, 0, 3)
+	back := func(now time.Time) func(pgx.Tx) error {
+		return func(tx pgx.Tx) error { return billing.UnscheduleCancel(t.Context(), tx, l.subscription, act(now)) }
+	}
+	cancel := func(tx pgx.Tx) error {
+		return billing.CancelSubscription(t.Context(), tx, l.subscription, billing.CancelAtPeriodEnd, act(at))
+	}
+	l.refused(back(at))
+	l.tx(cancel)
+	l.refused(back(time.Date(2026, 2, 28, 4, 0, 0, 0, time.UTC))) // it has ended, though nobody has looked yet
+	l.tx(back(at))
+	l.want("2026-02-28", `SELECT to_char(next_due_at, 'YYYY-MM-DD') FROM singil.subscriptions WHERE cancel_at IS NULL AND status = 'active'`)
+	l.sweep(time.Date(2026, 2, 28, 4, 0, 0, 0, time.UTC))
+	l.want("2", `SELECT count(*)::text FROM singil.invoices`)
+	l.want("subscription.cancel_scheduled, subscription.cancel_unscheduled", `SELECT string_agg(type, ', ' ORDER BY seq) FROM singil.events`)
+	l.want("ana", `SELECT actor FROM singil.audit_log WHERE action = 'unschedule_cancel' AND before ? 'cancel_at' AND NOT after ? 'cancel_at'`)
+
+	l.tx(func(tx pgx.Tx) error {
+		return billing.CancelSubscription(t.Context(), tx, l.subscription, billing.CancelNow, act(noon.AddDate(0, 1, 0)))
+	})
+	l.refused(back(noon.AddDate(0, 1, 0)))
+}
+
+func TestPausedIsCancelledAtPeriodEnd(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		act    func(l *ledger, now time.Time) // after the cancellation
+		status string
+		want   string // invoices after the period's end
+	}{
+		"BackAndForth": {func(l *ledger, now time.Time) {
+			l.tx(func(tx pgx.Tx) error { return billing.UnscheduleCancel(l.t.Context(), tx, l.subscription, act(now)) })
+			l.want("paused", `SELECT status FROM singil.subscriptions WHERE next_due_at IS NULL AND paused_at IS NOT NULL`)
+		}, "paused", "0 open"},
+		"ResumedUntilThen": {func(l *ledger, now time.Time) {
+			l.tx(func(tx pgx.Tx) error { return billing.ResumeSubscription(l.t.Context(), tx, l.subscription, act(now)) })
+		}, "cancelled", "0 open"},
+		"StaysPaused": {func(*ledger, time.Time) {}, "cancelled", "0 open"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			l := setup(t)
+			l.sweep(noon)
+			l.tx(func(tx pgx.Tx) error {
+				return billing.PauseSubscription(t.Context(), tx, l.subscription, act(noon.AddDate(0, 0, 5)))
+			})
+			now := noon.AddDate(0, 2, 2) // 2 April; two periods began within the pause
+			l.tx(func(tx pgx.Tx) error {
+				return billing.CancelSubscription(t.Context(), tx, l.subscription, billing.CancelAtPeriodEnd, act(now))
+			})
+			l.want("2026-04-30", `SELECT to_char(next_due_at, 'YYYY-MM-DD') FROM singil.subscriptions WHERE cancel_at = next_due_at AND status = 'paused'`)
+			tt.act(l, now)
+			l.sweep(time.Date(2026, 4, 29, 4, 0, 0, 0, time.UTC))
+			l.sweep(time.Date(2026, 5, 31, 4, 0, 0, 0, time.UTC))
+			l.want(tt.status, `SELECT status FROM singil.subscriptions WHERE (paused_at IS NOT NULL) = (status = 'paused') AND next_due_at IS NULL`)
+			l.periods(tt.want)
+		})
+	}
+}
+
+func TestParkedGoesBackToWork(t *testing.T) {
+	t.Parallel()
+	l := setup(t)
+	l.sweep(noon)
+	l.refused(l.unpark("", noon)) // it is not parked
+	l.exec(`UPDATE singil.subscriptions SET time_zone = 'Mars/Olympus'`)
+	l.sweep(march)
+	l.want("1", `SELECT next_period_no::text FROM singil.subscriptions WHERE parked_reason LIKE '%Mars/Olympus%' AND next_due_at IS NULL`)
+	l.refused(l.unpark("", march))
+	l.exec(`UPDATE singil.subscriptions SET time_zone = 'Asia/Manila'`)
+	l.tx(l.unpark("", march))
+	l.want("2026-02-28", `SELECT to_char(next_due_at, 'YYYY-MM-DD') FROM singil.subscriptions WHERE parked_reason IS NULL`)
+	l.want("ana", `SELECT actor FROM singil.audit_log WHERE action = 'unpark_subscription' AND reason <> '' AND before ? 'parked_reason' AND NOT after ? 'parked_reason'`)
+	l.want("subscription.unparked", `SELECT type FROM singil.events`)
+	l.sweep(march)
+	l.periods("0 open, 1 open, 2 open")
+	l.refused(l.unpark("", march))
+	l.tx(func(tx pgx.Tx) error {
+		return billing.CancelSubscription(t.Context(), tx, l.subscription, billing.CancelNow, act(march))
+	})
+	l.exec(`UPDATE singil.subscriptions SET parked_reason = 'from before'`)
+	l.refused(l.unpark("", march))
+}
+
+// TestAskIsAnswered: a decision holds for what is due now, and the policy is
+// still to ask.
+func TestAskIsAnswered(t *testing.T) {
+	t.Parallel()
+	for decision, want := range map[billing.CatchUp]string{
+		billing.CatchUpBillAll:     "0 open, 1 open, 2 open",
+		billing.CatchUpBillCurrent: "2 open",
+	} {
+		t.Run(string(decision), func(t *testing.T) {
+			t.Parallel()
+			l := setup(t)
+			l.exec(`UPDATE singil.subscriptions SET catch_up = 'ask'`)
+			l.sweep(march)
+			l.periods("")
+			l.refused(l.unpark("", march))
+			l.refused(l.unpark(billing.CatchUpAsk, march))
+			l.tx(l.unpark(decision, march))
+			l.sweep(march)
+			l.periods(want)
+			l.want("ask", `SELECT catch_up FROM singil.subscriptions WHERE catch_up_once IS NULL AND parked_reason IS NULL`)
+			l.sweep(march.AddDate(0, 3, 0))
+			l.periods(want)
+			l.want("ask", `SELECT catch_up FROM singil.subscriptions WHERE parked_reason LIKE '%is ask'`)
+		})
+	}
+}

@@ -29,7 +29,7 @@ type Opened struct {
 const sqlDueSubscriptions = `
 SELECT s.id, s.customer_id, s.external_id, s.status, s.quantity, s.amount_minor, s.currency, s.interval_unit, s.interval_count,
        s.anchor_at, s.anchor_no, s.time_zone, s.next_period_no, s.next_due_at, s.bill_from, s.last_charge_at, s.pauses::text,
-       s.trial_end, s.cancel_at, s.catch_up,
+       s.trial_end, s.cancel_at, s.catch_up, s.catch_up_once,
        np.id, np.amount_minor, np.interval_unit, np.interval_count, np.catch_up, np.dunning::text
 FROM singil.subscriptions s
 LEFT JOIN singil.plans np ON np.id = s.next_plan_id
@@ -57,6 +57,7 @@ type dueSubscription struct {
 	TrialEnd       *time.Time
 	CancelAt       *time.Time
 	CatchUp        CatchUp
+	CatchUpOnce    *CatchUp // in its place, until the periods that are due are opened
 
 	NextPlan *nextPlan
 
@@ -157,7 +158,7 @@ func dueSubscriptions(ctx context.Context, tx pgx.Tx, now time.Time, limit int, 
 		var pauses string
 		err := row.Scan(&s.ID, &s.CustomerID, &s.ExternalID, &s.Status, &s.Quantity, &s.Amount.Minor, &s.Amount.Currency, &s.Interval.Unit, &s.Interval.Count,
 			&s.AnchorAt, &s.AnchorNo, &s.TimeZone, &s.NextPeriodNo, &s.NextDueAt, &s.BillFrom, &s.LastChargeAt, &pauses,
-			&s.TrialEnd, &s.CancelAt, &s.CatchUp, &planID, &minor, &unit, &count, &catchUp, &dunning)
+			&s.TrialEnd, &s.CancelAt, &s.CatchUp, &s.CatchUpOnce, &planID, &minor, &unit, &count, &catchUp, &dunning)
 		s.Pauses = []byte(pauses)
 		if err == nil && planID != nil {
 			s.NextPlan = &nextPlan{*planID, *minor, Interval{IntervalUnit(*unit), *count}, CatchUp(*catchUp), []byte(*dunning)}
@@ -217,6 +218,9 @@ func (o *opening) plan(s *dueSubscription) {
 	}
 	s.NextPeriodNo = plan.NextPeriodNo + s.AnchorNo
 	s.NextDueAt = nil
+	if plan.State != PlanStateMore {
+		s.CatchUpOnce = nil
+	}
 	switch plan.State {
 	case PlanStateScheduled, PlanStateMore:
 		s.NextDueAt = &plan.NextDueAt
@@ -261,7 +265,11 @@ func (s *dueSubscription) planDue(now time.Time) (Plan, error) {
 		Schedule: Schedule{Anchor: anchor, Interval: s.Interval}, NextPeriodNo: s.NextPeriodNo - s.AnchorNo,
 		BillFrom: s.BillFrom, TrialEnd: orZero(s.TrialEnd), Pauses: pauses, CancelAt: orZero(s.CancelAt), LastChargeAt: orZero(s.LastChargeAt),
 	}
-	return PlanDue(s.billable, s.CatchUp, now, periodsAtOnce)
+	policy := s.CatchUp
+	if s.CatchUpOnce != nil {
+		policy = *s.CatchUpOnce
+	}
+	return PlanDue(s.billable, policy, now, periodsAtOnce)
 }
 
 // changePlan takes a plan over from the period that is due. Another interval
@@ -326,7 +334,7 @@ ON CONFLICT DO NOTHING`
 
 const sqlOpenSubscriptions = `
 UPDATE singil.subscriptions s
-SET status = r.status, amount_minor = r.amount, interval_unit = r.unit, interval_count = r.count, catch_up = r.catch_up,
+SET status = r.status, amount_minor = r.amount, interval_unit = r.unit, interval_count = r.count, catch_up = r.catch_up, catch_up_once = r.catch_up_once,
     anchor_at = r.anchor_at, anchor_no = r.anchor_no, next_period_no = r.no, next_due_at = r.due_at,
     last_charge_at = r.last_charge_at, cancelled_at = r.cancelled_at, parked_reason = NULLIF(r.parked, ''),
     paused_at = CASE WHEN r.status = 'paused' THEN s.paused_at END,
@@ -334,8 +342,8 @@ SET status = r.status, amount_minor = r.amount, interval_unit = r.unit, interval
     dunning = COALESCE((SELECT np.dunning FROM singil.plans np WHERE np.id = s.next_plan_id), s.dunning),
     updated_at = clock_timestamp()
 FROM unnest($1::uuid[], $2::text[], $3::bigint[], $4::text[], $5::int[], $6::text[], $7::timestamptz[], $8::int[], $9::int[],
-            $10::timestamptz[], $11::timestamptz[], $12::timestamptz[], $13::text[])
-  AS r (id, status, amount, unit, count, catch_up, anchor_at, anchor_no, no, due_at, last_charge_at, cancelled_at, parked)
+            $10::timestamptz[], $11::timestamptz[], $12::timestamptz[], $13::text[], $14::text[])
+  AS r (id, status, amount, unit, count, catch_up, anchor_at, anchor_no, no, due_at, last_charge_at, cancelled_at, parked, catch_up_once)
 WHERE s.id = r.id`
 
 const sqlParkSubscriptions = `
@@ -416,6 +424,7 @@ func (o *opening) queueSubscriptions(batch *pgx.Batch, due []*dueSubscription) {
 	var counts, anchorNos, nos []int32
 	var anchors []time.Time
 	var dueAt, lastCharge, cancelled []*time.Time
+	var once []*CatchUp
 	for _, s := range due {
 		if s.parked != "" {
 			parkedIDs, reasons = append(parkedIDs, s.ID), append(reasons, s.parked)
@@ -425,9 +434,10 @@ func (o *opening) queueSubscriptions(batch *pgx.Batch, due []*dueSubscription) {
 		units, counts, catchUps = append(units, string(s.Interval.Unit)), append(counts, int32(s.Interval.Count)), append(catchUps, string(s.CatchUp))
 		anchors, anchorNos, nos = append(anchors, s.AnchorAt), append(anchorNos, int32(s.AnchorNo)), append(nos, int32(s.NextPeriodNo))
 		dueAt, lastCharge, cancelled, parked = append(dueAt, s.NextDueAt), append(lastCharge, s.LastChargeAt), append(cancelled, s.cancelledAt), append(parked, s.parked)
+		once = append(once, s.CatchUpOnce)
 	}
 	if len(ids) > 0 {
-		batch.Queue(sqlOpenSubscriptions, ids, statuses, amounts, units, counts, catchUps, anchors, anchorNos, nos, dueAt, lastCharge, cancelled, parked)
+		batch.Queue(sqlOpenSubscriptions, ids, statuses, amounts, units, counts, catchUps, anchors, anchorNos, nos, dueAt, lastCharge, cancelled, parked, once)
 	}
 	if len(parkedIDs) > 0 {
 		batch.Queue(sqlParkSubscriptions, parkedIDs, reasons)

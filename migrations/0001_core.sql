@@ -108,6 +108,7 @@ CREATE TABLE subscriptions (
   next_plan_id   uuid REFERENCES plans ON DELETE RESTRICT,
   dunning        jsonb NOT NULL,
   catch_up       text NOT NULL CHECK (catch_up IN ('bill_all', 'bill_current', 'ask')),
+  catch_up_once  text CHECK (catch_up_once IN ('bill_all', 'bill_current')),
   metadata       jsonb NOT NULL DEFAULT '{}',
   parked_reason  text,
   created_at     timestamptz NOT NULL DEFAULT clock_timestamp(),
@@ -120,6 +121,7 @@ CREATE TABLE subscriptions (
 CREATE INDEX subscriptions_due ON subscriptions (next_due_at) WHERE next_due_at IS NOT NULL;
 CREATE INDEX subscriptions_customer ON subscriptions (customer_id);
 COMMENT ON COLUMN subscriptions.anchor_no IS 'The number of the period that begins at anchor_at: a change of interval sets a new anchor and goes on counting.';
+COMMENT ON COLUMN subscriptions.catch_up_once IS 'What a person decided about the periods that are due now, in place of catch_up.';
 COMMENT ON TABLE subscriptions IS 'The agreement to bill a customer every period, counted from its anchor.';
 
 CREATE TABLE skipped_periods (
