@@ -51,11 +51,12 @@ BEGIN
   IF NOT FOUND THEN
     RETURN NULL;
   END IF;
+  -- The clock outside of DISTINCT: inside, it would make two of what is one stream.
   INSERT INTO singil.event_streams AS s (endpoint_id, stream, next_try_at)
-  SELECT d.endpoint_id, d.stream, clock_timestamp() -- beside DISTINCT it would make every row another one
-  FROM (SELECT DISTINCT e.id, COALESCE(n.subscription_id, n.customer_id, '00000000-0000-0000-0000-000000000000')
+  SELECT d.id, d.stream, clock_timestamp()
+  FROM (SELECT DISTINCT e.id, COALESCE(n.subscription_id, n.customer_id, '00000000-0000-0000-0000-000000000000') AS stream
         FROM n CROSS JOIN singil.endpoints e
-        WHERE e.enabled) d (endpoint_id, stream)
+        WHERE e.enabled) d
   ORDER BY 1, 2
   ON CONFLICT (endpoint_id, stream) DO UPDATE
   SET next_try_at = CASE WHEN s.parked_at IS NULL THEN COALESCE(s.next_try_at, excluded.next_try_at) END;
