@@ -272,6 +272,7 @@ CREATE TABLE webhook_events (
   CONSTRAINT unprocessed_has_a_next_try CHECK ((processed_at IS NULL) = (next_try_at IS NOT NULL) AND COALESCE(isfinite(next_try_at), true)),
   CONSTRAINT processed_has_a_result CHECK ((processed_at IS NULL) = (result IS NULL))
 );
+CREATE INDEX webhook_events_processed ON webhook_events (processed_at) WHERE processed_at IS NOT NULL;
 CREATE INDEX webhook_events_unprocessed ON webhook_events (next_try_at) WHERE processed_at IS NULL;
 COMMENT ON TABLE webhook_events IS 'The inbox: what the provider delivered, once each.';
 

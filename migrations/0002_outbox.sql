@@ -40,6 +40,8 @@ CREATE TABLE event_deliveries (
   FOREIGN KEY (endpoint_id, stream) REFERENCES event_streams ON DELETE RESTRICT
 );
 CREATE INDEX event_deliveries_oldest ON event_deliveries (endpoint_id, seq);
+-- Whether anybody still has to get an event: asked before it is deleted, also by the foreign key.
+CREATE INDEX event_deliveries_event ON event_deliveries (seq);
 COMMENT ON TABLE event_deliveries IS 'An event that an endpoint has not acknowledged yet. The row goes when it has.';
 
 -- Fanning out in the transaction that writes the event: a cursor over seq could

@@ -56,6 +56,7 @@ type Collector struct {
 	watching    bool
 	usual       usual
 	shared      atomic.Int64 // the last hold that the others were told of, unix nanoseconds
+	forgotten   atomic.Int64 // how far the events were looked through, see billing.Forget
 
 	load    *batcher[uuid.UUID, loadedInvoice]
 	arm     *batcher[billing.ArmRequest, billing.ArmResult]

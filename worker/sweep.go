@@ -14,8 +14,9 @@ import (
 // Swept is what one sweep did.
 type Swept struct {
 	billing.Opened
-	Enqueued int
-	Webhooks int // deliveries whose next try has come
+	Enqueued  int
+	Webhooks  int // deliveries whose next try has come
+	Forgotten int // rows of the inbox and the outbox that were past their retention
 }
 
 // Sweep opens an invoice for every period that is due and enqueues a job for
@@ -51,6 +52,11 @@ func (w *Collector) Sweep(ctx context.Context, jobs *river.Client[pgx.Tx]) (swep
 			return n, err
 		},
 		w.notifyExpiring,
+		func(ctx context.Context) (int, error) {
+			n, err := w.forget(ctx)
+			swept.Forgotten += n
+			return 0, err // once a sweep: what is left has time
+		},
 	} {
 		// A full batch means that there may be more.
 		for n := w.sweepSize; n >= w.sweepSize; {
@@ -118,6 +124,25 @@ func (w *Collector) notifyExpiring(ctx context.Context) (n int, err error) {
 			return err
 		}
 		n, err = billing.NotifyExpiring(ctx, tx, instance.Now(w.realNow()), w.sweepSize)
+		return err
+	})
+	return n, err
+}
+
+// forgetAtOnce bounds what one sweep deletes of each table: some milliseconds, and
+// more than a million rows a day.
+const forgetAtOnce = 1000
+
+// forget deletes a little of what is past its retention.
+func (w *Collector) forget(ctx context.Context) (n int, err error) {
+	err = pgx.BeginFunc(ctx, w.pool, func(tx pgx.Tx) error {
+		instance, err := billing.LoadInstance(ctx, tx)
+		if err != nil {
+			return err
+		}
+		f, err := billing.Forget(ctx, tx, instance.Now(w.realNow()), w.forgotten.Load(), forgetAtOnce)
+		w.forgotten.Store(f.Next)
+		n = int(f.Webhooks + f.Events)
 		return err
 	})
 	return n, err

@@ -539,3 +539,21 @@ func TestThreeMonthsOfFaults(t *testing.T) {
 	t.Logf("%s\n%s", p.text(`SELECT string_agg(n || ' ' || status, ', ') FROM (SELECT status, count(*) n FROM singil.invoices GROUP BY status) x`),
 		p.text(`SELECT string_agg(n || ' ' || state, ', ') FROM (SELECT state, count(*) n FROM singil.attempts GROUP BY state) x`))
 }
+
+func TestSweepForgetsWhatIsOld(t *testing.T) {
+	t.Parallel()
+	p := setup(t)
+	p.subscribe("s1", "4343434343434345")
+	if swept := p.tick(); swept.Forgotten != 0 {
+		t.Errorf("%+v", swept)
+	}
+	events, payments := p.number(`SELECT count(*) FROM singil.events`), p.number(`SELECT count(*) FROM singil.payments`)
+	p.set(noon.Add(billing.EventRetention + time.Hour))
+	if swept := p.tick(); events == 0 || swept.Forgotten != events {
+		t.Errorf("%d of %d events", swept.Forgotten, events)
+	}
+	if n := p.number(`SELECT count(*) FROM singil.payments`); payments == 0 || n < payments {
+		t.Errorf("%d payments on record, and there were %d", n, payments)
+	}
+	p.checkBooks()
+}
