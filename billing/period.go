@@ -113,12 +113,12 @@ func (a Anchor) Validate() error {
 	return nil
 }
 
-// zones remembers what LoadZone found: time.LoadLocation reads a file every time,
+// zones remembers what LoadZone found: readZone reads a file every time,
 // and a sweep asks for the same zone thousands of times. It holds at most the tz
 // database, because only names found there get in.
 var zones sync.Map // string to *time.Location
 
-// LoadZone finds a zone of the tz database, and refuses with ErrAnchor what would
+// LoadZone finds a zone of the embedded tz database, and refuses with ErrAnchor what would
 // mean another zone on another machine: no name, "Local", and the helper files of
 // a zoneinfo directory ("localtime", "posixrules", "right/..." whose clock counts
 // leap seconds). Zone names begin with a capital in every part; the helpers do not.
@@ -137,9 +137,12 @@ func LoadZone(name string) (*time.Location, error) {
 	case !isZoneName(name):
 		return refuse("is not written like an IANA name such as Asia/Manila")
 	}
-	zone, err := time.LoadLocation(name)
-	if err != nil {
+	zone, found, err := readZone(name)
+	switch {
+	case !found:
 		return refuse("is not in the tz database")
+	case err != nil:
+		return refuse("cannot be read: " + err.Error())
 	}
 	zones.Store(name, zone)
 	return zone, nil

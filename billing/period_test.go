@@ -1,13 +1,9 @@
 package billing
 
 import (
-	"archive/zip"
 	"errors"
 	"fmt"
 	"math"
-	"os/exec"
-	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -107,31 +103,6 @@ func TestAnchor(t *testing.T) {
 			}
 		}
 	})
-}
-
-// TestZoneListIsWhole compares the list in testdata with the zones of the Go that
-// runs the test, where its sources are there to look at.
-func TestZoneListIsWhole(t *testing.T) {
-	t.Parallel()
-	root, err := exec.Command("go", "env", "GOROOT").Output()
-	if err != nil {
-		t.Skip("no go command here")
-	}
-	archive, err := zip.OpenReader(filepath.Join(strings.TrimSpace(string(root)), "lib", "time", "zoneinfo.zip"))
-	if err != nil {
-		t.Skip("no zoneinfo.zip here")
-	}
-	defer func() {
-		if err := archive.Close(); err != nil {
-			t.Error(err)
-		}
-	}()
-	names := zoneNames(t)
-	for _, file := range archive.File {
-		if name := file.Name; !strings.HasSuffix(name, "/") && name != "Factory" && !slices.Contains(names, name) {
-			t.Errorf("%s is missing in testdata/zones.txt", name)
-		}
-	}
 }
 
 func TestInterval(t *testing.T) {

@@ -22,19 +22,24 @@ import (
 )
 
 // Parse reads a cron expression of five fields, or a descriptor such as
-// "@hourly", in an IANA time zone. A cron expression that names a zone itself
+// "@hourly", in a time zone. A cron expression that names a zone itself
 // is refused: there would be two.
-func Parse(expression, timeZone string) (river.PeriodicSchedule, error) {
+func Parse(expression string, zone *time.Location) (river.PeriodicSchedule, error) {
 	if strings.Contains(expression, "TZ=") {
 		return nil, errors.New("the schedule must not name a time zone; set SINGIL_TIME_ZONE")
 	}
 	if strings.HasPrefix(strings.TrimSpace(expression), "@every") {
 		return nil, errors.New(`the schedule must be a cron expression such as "*/5 * * * *": @every counts from each start and drifts`)
 	}
-	schedule, err := cron.ParseStandard("CRON_TZ=" + timeZone + " " + expression)
+	schedule, err := cron.ParseStandard(expression)
 	if err != nil {
 		return nil, fmt.Errorf("schedule %q: %w; it looks like \"* * * * *\": minute, hour, day, month, weekday", expression, err)
 	}
+	spec, ok := schedule.(*cron.SpecSchedule)
+	if !ok {
+		return nil, fmt.Errorf("schedule %q is not a cron expression", expression)
+	}
+	spec.Location = zone
 	if schedule.Next(time.Unix(0, 0)).IsZero() {
 		return nil, fmt.Errorf("schedule %q never comes", expression)
 	}

@@ -72,7 +72,11 @@ func newDaemon(ctx context.Context, cfg config, gateway worker.Gateway, livemode
 			d.close()
 		}
 	}()
-	schedule, err := scheduler.Parse(cfg.Schedule, cfg.TimeZone)
+	zone, err := billing.LoadZone(cfg.TimeZone)
+	if err != nil {
+		return nil, configError{fmt.Errorf("SINGIL_TIME_ZONE: %w", err)}
+	}
+	schedule, err := scheduler.Parse(cfg.Schedule, zone)
 	if err != nil {
 		return nil, configError{fmt.Errorf("SINGIL_SCHEDULE: %w", err)}
 	}

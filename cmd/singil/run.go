@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
+	"github.com/singil/singil/billing"
 	"github.com/singil/singil/paymongo"
 	"github.com/singil/singil/worker"
 )
@@ -37,6 +38,7 @@ func runDaemon(ctx context.Context, stderr io.Writer) error {
 		return err
 	}
 	log := newLogger(stderr)
+	log.Info("time zones", "database", "embedded", "version", billing.ZoneVersion())
 	metrics := worker.NewMetrics()
 	var d *daemon
 	client, err := cfg.payMongo(paymongo.WithObserver(metrics.ObservePayMongo), cfg.sharedRate(func() *pgxpool.Pool { return d.pool }, log))
