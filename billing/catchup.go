@@ -13,8 +13,8 @@ type CatchUp string
 // The catch-up policies.
 const (
 	// CatchUpBillAll opens every missed period, oldest first, and charges a customer
-	// at most one a day: three charges at once look like a fault to the customer and like
-	// fraud to the issuer.
+	// at most one a day: three charges at once look like a fault to the customer and
+	// like fraud to the issuer.
 	CatchUpBillAll CatchUp = "bill_all"
 	// CatchUpBillCurrent opens the period that is running and forgoes those that are over.
 	CatchUpBillCurrent CatchUp = "bill_current"

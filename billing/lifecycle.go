@@ -43,7 +43,8 @@ const (
 
 const sqlLifecycleLock = `
 SELECT s.id, s.customer_id, s.external_id, s.status, s.quantity, s.currency, s.interval_unit, s.interval_count, s.anchor_at, s.anchor_no, s.time_zone,
-       s.next_period_no, s.next_due_at, s.pauses::text, s.trial_end, s.cancel_at, COALESCE(s.parked_reason, ''), s.plan_id, s.next_plan_id, s.bill_from, s.catch_up, s.catch_up_once
+       s.next_period_no, s.next_due_at, s.pauses::text, s.trial_end, s.cancel_at, COALESCE(s.parked_reason, ''), s.plan_id, s.next_plan_id,
+       s.bill_from, s.catch_up, s.catch_up_once
 FROM singil.subscriptions s
 WHERE s.id = $1
 FOR NO KEY UPDATE`
@@ -76,7 +77,8 @@ func lockSubscription(ctx context.Context, tx pgx.Tx, id uuid.UUID) (*lifecycle,
 	var s lifecycle
 	var pauses string
 	err := tx.QueryRow(ctx, sqlLifecycleLock, id).Scan(&s.ID, &s.Customer, &s.ExternalID, &s.Status, &s.Quantity, &s.Currency, &s.Interval.Unit, &s.Interval.Count,
-		&s.AnchorAt, &s.AnchorNo, &s.Zone, &s.NextPeriodNo, &s.NextDueAt, &pauses, &s.TrialEnd, &s.CancelAt, &s.Parked, &s.Plan, &s.NextPlan, &s.BillFrom, &s.CatchUp, &s.CatchUpOnce)
+		&s.AnchorAt, &s.AnchorNo, &s.Zone, &s.NextPeriodNo, &s.NextDueAt, &pauses, &s.TrialEnd, &s.CancelAt, &s.Parked, &s.Plan, &s.NextPlan,
+		&s.BillFrom, &s.CatchUp, &s.CatchUpOnce)
 	switch {
 	case errors.Is(err, pgx.ErrNoRows):
 		return nil, fmt.Errorf("subscription %s: %w", id, ErrNotFound)

@@ -334,8 +334,8 @@ ON CONFLICT DO NOTHING`
 
 const sqlOpenSubscriptions = `
 UPDATE singil.subscriptions s
-SET status = r.status, amount_minor = r.amount, interval_unit = r.unit, interval_count = r.count, catch_up = r.catch_up, catch_up_once = r.catch_up_once,
-    anchor_at = r.anchor_at, anchor_no = r.anchor_no, next_period_no = r.no, next_due_at = r.due_at,
+SET status = r.status, amount_minor = r.amount, interval_unit = r.unit, interval_count = r.count, catch_up = r.catch_up,
+    catch_up_once = r.catch_up_once, anchor_at = r.anchor_at, anchor_no = r.anchor_no, next_period_no = r.no, next_due_at = r.due_at,
     last_charge_at = r.last_charge_at, cancelled_at = r.cancelled_at, parked_reason = NULLIF(r.parked, ''),
     paused_at = CASE WHEN r.status = 'paused' THEN s.paused_at END,
     plan_id = COALESCE(s.next_plan_id, s.plan_id), next_plan_id = NULL,

@@ -1,6 +1,7 @@
 package billing
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -23,7 +24,7 @@ func TestMain(m *testing.M) {
 			panic(err)
 		}
 		at := time.Date(2026, 1, 31, 4, 0, 0, 0, time.UTC)
-		os.Stdout.WriteString(at.In(pinned).Format(time.RFC3339) + " " + at.In(machines).Format(time.RFC3339))
+		fmt.Printf("%s %s", at.In(pinned).Format(time.RFC3339), at.In(machines).Format(time.RFC3339))
 		os.Exit(0)
 	}
 	os.Exit(m.Run())
