@@ -8,6 +8,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/riverqueue/river"
 
 	"github.com/singil/singil/billing"
 )
@@ -106,5 +107,38 @@ func TestLabelsOfSettlements(t *testing.T) {
 	}
 	if all := 2*4*len(triggers) + 2*len(rulings) + len(billing.EndCauses()) + 1; series != all {
 		t.Errorf("%d series, want %d from the start and no more", series, all)
+	}
+}
+
+func TestBusyWorkers(t *testing.T) {
+	t.Parallel()
+	m := NewMetrics()
+	registry := prometheus.NewPedanticRegistry()
+	registry.MustRegister(m.jobs.busy, m.jobs.most)
+	m.HasWorkers(map[string]river.QueueConfig{QueueCharge: {MaxWorkers: 200}})
+	first, second := m.jobs.work(QueueCharge), m.jobs.work(QueueCharge)
+	for _, tt := range []struct {
+		done func()
+		busy float64
+	}{{func() {}, 2}, {second, 1}, {first, 0}} {
+		tt.done()
+		families, err := registry.Gather()
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := map[string]float64{}
+		for _, f := range families {
+			for _, s := range f.GetMetric() {
+				got[f.GetName()+" "+s.GetLabel()[0].GetValue()] = s.GetGauge().GetValue()
+			}
+		}
+		want := map[string]float64{}
+		for _, queue := range queues {
+			want["singil_workers_busy "+queue], want["singil_workers_max "+queue] = 0, 0
+		}
+		want["singil_workers_busy charge"], want["singil_workers_max charge"] = tt.busy, 200
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("(-want +got):\n%s", diff)
+		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus"
@@ -118,6 +119,35 @@ func TestStatsOfTheBooks(t *testing.T) {
 	}
 	for range 2 {
 		wantSamples(t, g.fresh(), map[string]float64{"singil_operator_actions_total close_breaker done": 1, "singil_operator_actions_total other done": 0})
+	}
+}
+
+// TestWhatMadeUsLook: a look that a webhook asks for is told from one whose time has come.
+func TestWhatMadeUsLook(t *testing.T) {
+	t.Parallel()
+	for _, webhook := range []bool{false, true} {
+		p := setup(t)
+		registry := prometheus.NewPedanticRegistry()
+		registry.MustRegister(p.metrics.Collectors()...)
+		p.subscribe("timeout", "4343434343434345")
+		p.fault(sandbox.Fault{Kind: sandbox.TimeoutAfter, Endpoint: "payment_intents.attach", Times: 1})
+		p.tick()
+		var invoice uuid.UUID
+		if err := p.pool.QueryRow(t.Context(), `SELECT id FROM singil.invoices WHERE waiting_for = 'provider'`).Scan(&invoice); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := p.jobs.Insert(t.Context(), worker.ReconcileArgs{InvoiceID: invoice, Webhook: webhook}, nil); err != nil {
+			t.Fatal(err)
+		}
+		p.tick() // nothing is due: it waits for the job
+		want := map[string]float64{
+			"singil_reconcile_resolutions_total paid poll": 1, "singil_reconcile_resolutions_total paid webhook": 0,
+			"singil_workers_busy reconcile": 0, "singil_workers_max reconcile": 0,
+		}
+		if webhook {
+			want["singil_reconcile_resolutions_total paid poll"], want["singil_reconcile_resolutions_total paid webhook"] = 0, 1
+		}
+		wantSamples(t, samples(t, registry), want)
 	}
 }
 

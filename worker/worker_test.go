@@ -40,13 +40,14 @@ type plant struct {
 	box       *sandbox.Sandbox
 	client    *paymongo.Client
 	collector *worker.Collector
+	metrics   *worker.Metrics
 	jobs      *river.Client[pgx.Tx]
 	now       time.Time
 }
 
 func setup(t *testing.T, opts ...func(*worker.Config)) *plant {
 	t.Helper()
-	p := &plant{t: t, pool: pgtest.DB(t), now: noon}
+	p := &plant{t: t, pool: pgtest.DB(t), metrics: worker.NewMetrics(), now: noon}
 	box, err := sandbox.New(sandbox.Options{Seed: 7, Start: noon, StopClock: true, Hang: 5 * time.Millisecond})
 	if err != nil {
 		t.Fatal(err)
@@ -70,7 +71,9 @@ func setup(t *testing.T, opts ...func(*worker.Config)) *plant {
 	}); err != nil {
 		t.Fatal(err)
 	}
-	cfg := worker.Config{Pool: p.pool, Gateway: worker.NewPayMongo(p.client), Environment: billing.EnvironmentDev, Log: log, Now: time.Now}
+	cfg := worker.Config{
+		Pool: p.pool, Gateway: worker.NewPayMongo(p.client), Environment: billing.EnvironmentDev, Log: log, Metrics: p.metrics, Now: time.Now,
+	}
 	for _, opt := range opts {
 		opt(&cfg)
 	}
