@@ -13,7 +13,7 @@ import (
 func OperatorActions() []string {
 	return []string{
 		"add_endpoint", "cancel_subscription", "change_plan", "close_breaker", "freeze", "import", "pause_subscription", "replay_events",
-		"resume_subscription", "retry_invoice", "set_clock", "unfreeze", "unpark_subscription", "unschedule_cancel",
+		"resume_subscription", "retry_invoice", "set_clock", "trip_breaker", "unfreeze", "unpark_subscription", "unschedule_cancel",
 	}
 }
 

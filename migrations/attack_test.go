@@ -95,8 +95,11 @@ var rows = map[string]map[string]string{
 	"charge_budget":  {"day": "'2026-02-01'", "livemode": "false", "max_count": "10", "max_minor": "1000"},
 	"provider_state": {"breaker_open": "false"},
 	"audit_log":      {"actor": "'ana'", "action": "'freeze'", "subject": "'instance'", "reason": "'drill'"},
-	"endpoints":      {"id": id(9), "url": "'https://example.com/hook'", "secret": "'whsec_' || repeat('A', 32)"},
-	"event_streams":  {"endpoint_id": id(9), "stream": id(1)},
+	"audit_chain": {
+		"no": "1000001", "audit_id": "COALESCE((SELECT max(id) FROM singil.audit_log), 1)", "hash": "sha256('')",
+	},
+	"endpoints":     {"id": id(9), "url": "'https://example.com/hook'", "secret": "'whsec_' || repeat('A', 32)"},
+	"event_streams": {"endpoint_id": id(9), "stream": id(1)},
 	"event_deliveries": {
 		"endpoint_id": id(9), "stream": id(1), "seq": "1",
 	},
@@ -249,6 +252,7 @@ var constraintAttacks = []attack{
 	{rule: "subscriptions.subscriptions_anchor_no_check", attack: put("subscriptions", "anchor_no=-1")},
 	{rule: "subscriptions.subscriptions_next_period_no_check", attack: put("subscriptions", "next_period_no=-1")},
 	{rule: "subscriptions.subscriptions_catch_up_check", attack: put("subscriptions", "catch_up='guess'")},
+	{rule: "subscriptions.subscriptions_catch_up_once_check", attack: put("subscriptions", "catch_up_once='ask'")},
 	{rule: "subscriptions.cancelled_has_a_time", attack: set("subscriptions", 1, "status = 'cancelled'")},
 	{rule: "subscriptions.cancelled_has_a_time", name: "a time that is left over", attack: set("subscriptions", 1, "cancelled_at = now()")},
 	{rule: "subscriptions.paused_has_a_time", attack: set("subscriptions", 1, "status = 'paused'")},
@@ -302,7 +306,7 @@ var constraintAttacks = []attack{
 	{rule: "payment_intents.payment_intents_generation_check", attack: put("payment_intents", "generation=0")},
 	{rule: "payment_intents.payment_intents_create_key_key", attack: put("payment_intents", "create_key='key1'", "invoice_id="+id(9)), legal: []string{put("invoices")}},
 	{rule: "payment_intents.payment_intents_create_key_check", attack: put("payment_intents", "create_key=''")},
-	{rule: "payment_intents.payment_intents_create_retry_check", attack: put("payment_intents", "create_retry=10")},
+	{rule: "payment_intents.payment_intents_create_failures_check", attack: put("payment_intents", "create_failures=30")},
 	{rule: "payment_intents.payment_intents_provider_intent_id_key", attack: set("payment_intents", 2, "state = 'ready', provider_intent_id = 'pi_1'")},
 	{rule: "payment_intents.payment_intents_provider_intent_id_check", attack: set("payment_intents", 2, "state = 'ready', provider_intent_id = ''")},
 	{rule: "payment_intents.payment_intents_state_check", attack: set("payment_intents", 1, "state = 'odd'")},
@@ -513,8 +517,16 @@ var guardAttacks = []attack{
 	{rule: "payment_intents.append_only", name: "delete", attack: `DELETE FROM singil.payment_intents`},
 	{rule: "payment_intents.append_only", name: "truncate", attack: `TRUNCATE singil.payment_intents CASCADE`},
 	{rule: "payment_intents.append_only", name: "by way of the subscriptions", attack: `TRUNCATE singil.subscriptions CASCADE`},
+	{rule: "audit_chain.audit_chain_pkey", legal: []string{put("audit_log"), put("audit_chain")}, attack: put("audit_chain")},
+	{rule: "audit_chain.audit_chain_audit_id_key", legal: []string{put("audit_log"), put("audit_chain")}, attack: put("audit_chain", "no=1000002")},
+	{rule: "audit_chain.audit_chain_audit_id_fkey", attack: put("audit_chain", "audit_id=999999")},
+	{rule: "audit_chain.audit_chain_no_check", legal: []string{put("audit_log")}, attack: put("audit_chain", "no=0")},
+	{rule: "audit_chain.audit_chain_hash_check", legal: []string{put("audit_log")}, attack: put("audit_chain", "hash='x'")},
+	{rule: "audit_chain.append_only", name: "delete", attack: `DELETE FROM singil.audit_chain`},
+	{rule: "audit_chain.append_only", name: "truncate", attack: `TRUNCATE singil.audit_chain`},
+	{rule: "audit_chain.append_only", name: "update", attack: `UPDATE singil.audit_chain SET no = no + 1`},
 	{rule: "audit_log.append_only", name: "delete", attack: `DELETE FROM singil.audit_log`},
-	{rule: "audit_log.append_only", name: "truncate", attack: `TRUNCATE singil.audit_log`},
+	{rule: "audit_log.append_only", name: "truncate", attack: `TRUNCATE singil.audit_log CASCADE`},
 	{rule: "audit_log.append_only", name: "update", attack: `UPDATE singil.audit_log SET actor = 'nobody'`},
 }
 
@@ -577,6 +589,11 @@ var accepted = []struct {
 	{name: "periods that touch", legal: []string{put("invoices", "period="+month(3))}},
 	{name: "the same period of another subscription", legal: []string{put("subscriptions"), put("invoices", "subscription_id="+id(9), "period_no=1", "period="+month(1))}},
 	{name: "the last of the budget", legal: []string{put("charge_budget"), `UPDATE singil.charge_budget SET used_count = max_count, used_minor = max_minor`}},
+	{
+		name: "an entry is chained at the commit", rule: "audit_log.chain_audit_log",
+		legal: []string{put("audit_log"), `SET CONSTRAINTS ALL IMMEDIATE`},
+		want:  `SELECT count(*) = 1 FROM singil.audit_chain WHERE audit_id = (SELECT max(id) FROM singil.audit_log)`,
+	},
 	{
 		name: "an event goes to every endpoint that is on", rule: "events.fan_out_events",
 		legal: []string{
