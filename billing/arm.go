@@ -151,7 +151,7 @@ type arming struct {
 	instance  Instance
 	maxCount  int32
 	maxMinor  int64
-	amount    map[uuid.UUID]int64 // of the invoices that may be armed
+	amount    map[uuid.UUID]int64
 	attempts  map[uuid.UUID]int
 	now       time.Time
 	firstSeen map[uuid.UUID]bool
@@ -192,34 +192,24 @@ func (a *arming) lock(ctx context.Context, tx pgx.Tx, realNow time.Time) error {
 		return err
 	}
 	var id uuid.UUID
-	var status string
-	var claimed bool
+	var invoice armInvoice
 	var amount int64
 	var count int
-	_, err = pgx.ForEachRow(rows, []any{&id, &status, &claimed, &amount, &count}, func() error {
-		if status == InvoiceOpen && claimed {
-			a.amount[id], a.attempts[id] = amount, count
-		}
+	lockedInvoices := map[uuid.UUID]armInvoice{}
+	_, err = pgx.ForEachRow(rows, []any{&id, &invoice.status, &invoice.claimed, &amount, &count}, func() error {
+		lockedInvoices[id], a.amount[id], a.attempts[id] = invoice, amount, count
 		return nil
 	})
 	if err != nil {
 		return err
 	}
 
-	type intentRow struct {
-		invoice  uuid.UUID
-		state    IntentState
-		provider string
-		fence    int64
-		open     bool
-		paused   bool
-	}
-	locked := map[uuid.UUID]intentRow{}
+	locked := map[uuid.UUID]armIntent{}
 	rows, err = tx.Query(ctx, sqlArmLockIntents, intents)
 	if err != nil {
 		return err
 	}
-	var row intentRow
+	var row armIntent
 	_, err = pgx.ForEachRow(rows, []any{&id, &row.invoice, &row.state, &row.provider, &row.fence, &row.open, &row.paused}, func() error {
 		locked[id] = row
 		return nil
@@ -230,18 +220,12 @@ func (a *arming) lock(ctx context.Context, tx pgx.Tx, realNow time.Time) error {
 
 	a.firstSeen = map[uuid.UUID]bool{}
 	for i, r := range a.requests {
-		row, found := locked[r.IntentID]
-		_, open := a.amount[r.InvoiceID]
-		switch {
-		case !open, found && row.paused:
-			a.results[i].Err = ErrNotOpen
-		case !found || row.invoice != r.InvoiceID || row.open || row.fence != r.Fence || a.firstSeen[r.InvoiceID],
-			row.state != IntentCreating && row.state != IntentReady,
-			row.provider != "" && row.provider != r.ProviderIntentID:
-			a.results[i].Err = ErrInFlight
-		default:
-			a.firstSeen[r.InvoiceID] = true
+		err := r.check(lockedInvoices[r.InvoiceID], locked[r.IntentID])
+		if err == nil && a.firstSeen[r.InvoiceID] {
+			err = ErrInFlight
 		}
+		a.results[i].Err = err
+		a.firstSeen[r.InvoiceID] = a.firstSeen[r.InvoiceID] || err == nil
 	}
 	return nil
 }
@@ -293,11 +277,7 @@ func (a *arming) write(ctx context.Context, tx pgx.Tx, _ time.Time) error {
 		if err != nil {
 			return err
 		}
-		armed := Armed{
-			AttemptID: id, InvoiceID: r.InvoiceID, IntentID: r.IntentID, ProviderIntentID: r.ProviderIntentID,
-			ProviderCardID: r.ProviderCardID, CardID: r.CardID, No: a.attempts[r.InvoiceID] + 1, Fence: r.Fence + 1,
-			ArmedAt: a.now, SettledAfter: a.now.Add(SendWindow + SettlePeriod),
-		}
+		armed := r.licence(id, a.attempts[r.InvoiceID]+1, a.now)
 		a.results[i].Armed = armed
 		attempts, intents, invoices, cards = append(attempts, id), append(intents, r.IntentID), append(invoices, r.InvoiceID), append(cards, r.CardID)
 		providers, providerCards = append(providers, r.ProviderIntentID), append(providerCards, r.ProviderCardID)

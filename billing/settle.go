@@ -95,6 +95,20 @@ type lockedRow struct {
 
 func (r lockedRow) open() bool { return r.attemptState.open() }
 
+// takes tells whether a settlement that is no success may be stored: only if it
+// is about the attempt that is open, under the same fence, or about there being
+// none. A dead intent takes nothing: another worker that saw the same has opened
+// the next generation.
+func (r lockedRow) takes(s Settlement) bool {
+	switch {
+	case r.status != InvoiceOpen, r.intentState == IntentDead:
+		return false
+	case s.Attempt == uuid.Nil:
+		return !r.open() && r.fence == s.Collection.Fence
+	}
+	return r.open() && r.attempt == s.Attempt && r.fence == s.Fence
+}
+
 // Settle stores judgements, all in tx, one result a settlement in the same
 // order. A success is stored whoever brings it and whenever it comes; anything
 // else only if the attempt is still open under the same fence.
@@ -106,7 +120,7 @@ func Settle(ctx context.Context, tx pgx.Tx, list []Settlement, now time.Time, ho
 	if err != nil {
 		return nil, fmt.Errorf("settle %d invoices: %w", len(list), err)
 	}
-	w := &writes{now: now, holidays: holidays, ended: map[uuid.UUID]string{}, closed: map[uuid.UUID]bool{}}
+	w := newWrites(now, holidays)
 	results := make([]Settled, len(list))
 	for i, s := range list {
 		w.record(s)
@@ -165,11 +179,7 @@ func (w *writes) settle(s Settlement, row lockedRow) Settled {
 	if j.Ruling == Paid {
 		return w.paid(s, row)
 	}
-	about := row.open() && row.attempt == s.Attempt && row.fence == s.Fence
-	if s.Attempt == uuid.Nil {
-		about = !row.open() && row.fence == c.Fence
-	}
-	if !about || row.status != InvoiceOpen || row.intentState == IntentDead {
+	if !row.takes(s) {
 		return Settled{InvoiceStatus: row.status, Reason: "settled meanwhile, or about an older attempt"}
 	}
 	switch j.Ruling {
@@ -316,8 +326,7 @@ func (w *writes) park(s Settlement, row lockedRow, reason string) Settled {
 	if row.open() && row.attemptState != AttemptReview && !w.closed[row.attempt] {
 		w.closeAttempt(row.attempt, AttemptReview, s.Judgement)
 	}
-	// One that does not exist at the provider yet has nothing to be looked at.
-	if row.intentState == IntentReady {
+	if row.intentState == IntentReady { // one that is not created yet has no id, and stays as it is
 		w.intents = append(w.intents, intentChange{ID: row.intent, State: IntentReview})
 	}
 	w.invoices = append(w.invoices, invoiceChange{ID: s.Collection.InvoiceID, Status: InvoiceReview, WaitingFor: WaitingForSchedule, Reason: reason})

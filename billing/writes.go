@@ -29,6 +29,10 @@ type writes struct {
 	closed       map[uuid.UUID]bool // attempts that this batch has moved on
 }
 
+func newWrites(now time.Time, holidays Holidays) *writes {
+	return &writes{now: now, holidays: holidays, ended: map[uuid.UUID]string{}, closed: map[uuid.UUID]bool{}}
+}
+
 type attemptChange struct {
 	ID        uuid.UUID
 	State     AttemptState

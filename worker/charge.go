@@ -61,7 +61,7 @@ func (w *Collector) collect(ctx context.Context, invoice uuid.UUID, mayCharge bo
 	for {
 		step := c.Next(c.looked)
 		if !mayCharge {
-			step = c.lookInstead(step)
+			step = c.LookInstead(step, c.looked)
 		}
 		if !mayCharge && step != billing.StepLook {
 			if !c.InvoiceOpen || c.WaitingFor != billing.WaitingForProvider {

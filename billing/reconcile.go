@@ -1,0 +1,11 @@
+package billing
+
+// LookInstead makes a look of a step that would do nothing, for a reconcile. An
+// invoice that is in front of a human, given up or void may have been paid all
+// the same: the provider knows, and a success is believed whenever it comes.
+func (c *Collection) LookInstead(step Step, looked bool) Step {
+	if step == StepStop && !looked && c.ProviderIntentID != "" && c.Status != InvoicePaid && c.IntentState != IntentSucceeded {
+		return StepLook
+	}
+	return step
+}
