@@ -77,7 +77,7 @@ func (w *world) arm(r ArmRequest, p process) (attempt uint8, violation string, e
 			invoice: modelInvoice, state: intentWords[row.state], provider: piID(row.pi), fence: int64(row.fence), open: w.openOn(p.intent) != 0,
 		}
 	}
-	if err := r.check(armInvoice{status: invoiceWords[w.status], claimed: w.claimed, subscription: SubscriptionActive}, locked); err != nil {
+	if err := r.check(armInvoice{status: invoiceWords[w.status], claimed: w.claimed}, locked); err != nil {
 		return 0, "", err
 	}
 	no := w.armed + 1
