@@ -8,6 +8,8 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+
+	"github.com/singil/singil/internal/failpoint"
 )
 
 // MinimumAmount is the least that PayMongo takes, in centavos: 2000 in the
@@ -123,6 +125,10 @@ func openDue(ctx context.Context, tx pgx.Tx, environment Environment, livemode b
 	if err != nil {
 		return Opened{}, fmt.Errorf("read due subscriptions: %w", err)
 	}
+	if len(due) == 0 {
+		return Opened{}, nil
+	}
+	failpoint.Hit("cp01")
 	o := opening{environment: environment, livemode: livemode, now: now}
 	for _, s := range due {
 		s.planned, s.failed = s.planDue(now)
@@ -140,6 +146,7 @@ func openDue(ctx context.Context, tx pgx.Tx, environment Environment, livemode b
 	if len(ours) > 0 { // else there is no use in coming back at once
 		o.result.Subscriptions = len(due)
 	}
+	failpoint.Hit("cp02")
 	return o.result, nil
 }
 

@@ -11,6 +11,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/singil/singil/billing"
+	"github.com/singil/singil/internal/failpoint"
 )
 
 // Gateway is what a charge needs of the provider.
@@ -95,6 +96,7 @@ func (c *collection) create(ctx context.Context) (done bool, err error) {
 	if c.may != nil {
 		return true, c.put(ctx, billing.Settlement{Judgement: billing.Judgement{Ruling: billing.Deferred}, Decision: c.hold(time.Minute, c.may.Error())})
 	}
+	failpoint.Hit("cp07")
 	intent, err := c.gateway.Create(ctx, CreateRequest{
 		Amount: c.Amount, Key: c.IdempotencyKey(),
 		Metadata: map[string]string{
@@ -109,12 +111,14 @@ func (c *collection) create(ctx context.Context) (done bool, err error) {
 		return true, c.put(ctx, billing.Settlement{Judgement: billing.Parked(err)})
 	}
 	c.ProviderIntentID = intent.ID
+	failpoint.Hit("cp09")
 	return false, nil
 }
 
 // look retrieves the intent and settles what it shows. done is false when
 // nothing is open and an attach may follow.
 func (c *collection) look(ctx context.Context) (done bool, err error) {
+	failpoint.Hit("cp10")
 	seen, err := c.gateway.Retrieve(ctx, c.ProviderIntentID)
 	if err != nil {
 		return true, c.gatewayTrouble(ctx, err)
@@ -122,8 +126,10 @@ func (c *collection) look(ctx context.Context) (done bool, err error) {
 	judgement := c.Judge(seen, c.now)
 	if judgement.Ruling == billing.Free {
 		c.looked = true
+		failpoint.Hit("cp11")
 		return false, c.recordSeen(ctx, judgement, seen)
 	}
+	failpoint.Hit("cp25")
 	s := billing.Settlement{Judgement: judgement, Seen: &seen, Source: "retrieve", Fence: c.Fence}
 	if c.Open != nil {
 		s.Attempt = c.Open.ID
@@ -182,13 +188,16 @@ func (c *collection) charge(ctx context.Context) error {
 	// Past this line money may move. A shutdown lets the attach finish.
 	c.metrics.started(c.Collection, c.now)
 	begun := c.realNow()
+	failpoint.Hit("cp14")
 	answer := c.gateway.Attach(context.WithoutCancel(ctx), result.Armed, sendBefore)
+	failpoint.Hit("cp18")
 	judgement := c.Settle(answer, c.now)
 	s := billing.Settlement{Judgement: judgement, Attempt: result.Armed.AttemptID, Fence: result.Armed.Fence, Source: "attach"}
 	if answer.Kind == billing.AnswerIntent {
 		s.Seen = &answer.Intent
 	}
 	settled, err := c.settle(context.WithoutCancel(ctx), s)
+	failpoint.Hit("cp19")
 	c.shareHold(context.WithoutCancel(ctx))
 	c.report(result.Armed, answer, judgement, settled, err, c.realNow().Sub(begun))
 	return err

@@ -15,6 +15,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/singil/singil/billing"
+	"github.com/singil/singil/internal/failpoint"
 )
 
 // Config of a Collector. Pool, Gateway, Environment, Log and Now are required.
@@ -129,8 +130,10 @@ func (w *Collector) mayCharge(instance billing.Instance) error {
 func (w *Collector) armBatch(ctx context.Context, requests []billing.ArmRequest) (results []billing.ArmResult, err error) {
 	err = pgx.BeginFunc(ctx, w.pool, func(tx pgx.Tx) error {
 		results, err = billing.Arm(ctx, tx, requests, w.realNow())
+		failpoint.Hit("cp12")
 		return err
 	})
+	failpoint.Hit("cp13")
 	if err != nil && len(requests) > 1 && !isConnection(err) {
 		// One bad row must not keep the others from being charged.
 		return one(ctx, requests, w.armBatch, func(err error) billing.ArmResult { return billing.ArmResult{Err: err} })
@@ -148,6 +151,7 @@ func (w *Collector) settleBatch(ctx context.Context, list []billing.Settlement) 
 				return err
 			}
 			results, err = billing.Settle(ctx, tx, list, instance.Now(w.realNow()), w.holidays)
+			failpoint.Hit("cp18b")
 			return err
 		})
 	})

@@ -7,6 +7,8 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 	"github.com/riverqueue/river"
+
+	"github.com/singil/singil/internal/failpoint"
 )
 
 // Queues of their own, so that a slow provider holds nothing up but charges.
@@ -84,7 +86,10 @@ type chargeWorker struct {
 
 func (w *chargeWorker) Work(ctx context.Context, job *river.Job[ChargeArgs]) error {
 	defer w.collector.metrics.jobs.work(QueueCharge)()
-	return w.collector.Charge(ctx, job.Args.InvoiceID)
+	failpoint.Hit("cp05")
+	err := w.collector.Charge(ctx, job.Args.InvoiceID)
+	failpoint.Hit("cp20")
+	return err
 }
 
 type reconcileWorker struct {

@@ -24,6 +24,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/singil/singil/billing"
+	"github.com/singil/singil/internal/failpoint"
 )
 
 const (
@@ -213,6 +214,7 @@ func (o *Outbox) deliverStream(ctx context.Context, e billing.Endpoint, key []by
 		if result != deliveryOK {
 			return o.fail(ctx, e, s, event, reason)
 		}
+		failpoint.Hit("cp24")
 		// It has been acknowledged: note it even if we stop just now.
 		err := o.tx(ctx, func(ctx context.Context, tx pgx.Tx) error {
 			return billing.Delivered(ctx, tx, s, event.Seq, o.cfg.Now().Add(streamLease))

@@ -9,6 +9,7 @@ import (
 	"github.com/riverqueue/river"
 
 	"github.com/singil/singil/billing"
+	"github.com/singil/singil/internal/failpoint"
 )
 
 // Swept is what one sweep did.
@@ -82,6 +83,9 @@ func (w *Collector) openDue(ctx context.Context) (opened billing.Opened, err err
 		opened, err = billing.OpenDue(ctx, tx, w.environment, w.livemode, now, w.sweepSize)
 		return err
 	})
+	if opened.Subscriptions > 0 {
+		failpoint.Hit("cp03")
+	}
 	if err == nil || isConnection(err) || ctx.Err() != nil {
 		return opened, err
 	}
@@ -112,6 +116,7 @@ func (w *Collector) openDue(ctx context.Context) (opened billing.Opened, err err
 		opened.Invoices += one.Invoices
 		opened.Skipped += one.Skipped
 		opened.Parked += one.Parked
+		failpoint.Hit("cp04")
 	}
 	return opened, nil
 }
@@ -164,6 +169,9 @@ func (w *Collector) enqueueDue(ctx context.Context, jobs *river.Client[pgx.Tx]) 
 		_, err = jobs.InsertManyFastTx(ctx, tx, jobsFor(claimed))
 		return err
 	})
+	if n > 0 {
+		failpoint.Hit("cp06")
+	}
 	return n, err
 }
 

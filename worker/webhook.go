@@ -14,6 +14,7 @@ import (
 	"github.com/riverqueue/river"
 
 	"github.com/singil/singil/billing"
+	"github.com/singil/singil/internal/failpoint"
 )
 
 // Why a delivery is not taken. Any other error is trouble of our own, and the
@@ -160,6 +161,7 @@ func (i *Inbox) receive(ctx context.Context, header string, body []byte) (Receip
 	if n.Livemode != i.cfg.Webhooks.livemode() {
 		return Receipt{}, notice{}, fmt.Errorf("%w: event %s has livemode %t under a signature of the other mode", ErrNotAuthentic, n.EventID, n.Livemode)
 	}
+	failpoint.Hit("cp21")
 	receipt := Receipt{EventID: n.EventID}
 	ctx, cancel := context.WithTimeout(ctx, receiveTimeout)
 	defer cancel()
@@ -193,6 +195,7 @@ func (i *Inbox) receive(ctx context.Context, header string, body []byte) (Receip
 	if err != nil {
 		return Receipt{}, n, fmt.Errorf("store webhook event %s: %w", n.EventID, err)
 	}
+	failpoint.Hit("cp22")
 	return receipt, n, nil
 }
 
@@ -216,6 +219,7 @@ type webhookWorker struct {
 
 func (w *webhookWorker) Work(ctx context.Context, job *river.Job[WebhookArgs]) error {
 	defer w.collector.metrics.jobs.work(QueueWebhook)()
+	failpoint.Hit("cp22b")
 	return w.collector.Heed(ctx, river.ClientFromContext[pgx.Tx](ctx), job.Args.EventID)
 }
 

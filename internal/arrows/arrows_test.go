@@ -82,7 +82,7 @@ var rooms = []room{
 	},
 	{
 		path:    "worker",
-		rooms:   []string{"billing", "paymongo"},
+		rooms:   []string{"billing", "paymongo", "internal/failpoint"},
 		modules: []string{pgx, prometheus, river, uuid},
 		// Where PayMongo's words and ours meet.
 		onlyIn: map[string]string{"paymongo": "gateway.go"},
@@ -90,6 +90,7 @@ var rooms = []room{
 	{
 		// The domain and its SQL. It knows no queue, no network and no gateway.
 		path:    "billing",
+		rooms:   []string{"internal/failpoint"},
 		modules: []string{pgx, uuid},
 		never:   []string{river, "net/http"},
 	},
@@ -106,6 +107,10 @@ var rooms = []room{
 	{
 		path:    "migrations",
 		modules: []string{goose, pgx, river},
+	},
+	{
+		// Where a process dies in tests. A normal build has an empty function of it.
+		path: "internal/failpoint",
 	},
 	{
 		path:    "internal/devpg",

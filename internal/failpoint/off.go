@@ -1,0 +1,6 @@
+//go:build !failpoint
+
+package failpoint
+
+// Hit does nothing: there are no failpoints in this build.
+func Hit(string) {}
