@@ -1,13 +1,14 @@
 # What one does here. `make` alone lists it. Needs Go and PostgreSQL's programs, which Debian's root gets installed;
 # the tools are pinned in tools/go.mod and are fetched and built on first use.
 
-.PHONY: help build demo test torture lint fuzz bench conformance-node need-go
+.PHONY: help build demo test torture crash lint fuzz bench conformance-node need-go
 
 help:
 	@echo 'make build             bin/singil'
 	@echo 'make demo              three months of billing in a minute, with faults, no keys, no Docker'
 	@echo 'make test              every test, with the race detector, on a real PostgreSQL (needs a C compiler)'
-	@echo 'make torture           two daemons, SIGKILL again and again, SUBSCRIPTIONS=10000 over three months'
+	@echo 'make torture           two daemons, SIGKILL again and again, SUBSCRIPTIONS=10000 over three months; then make crash'
+	@echo 'make crash             SIGKILL at every point of a charge: one daemon and two, replies that come and that are lost'
 	@echo 'make lint              formatting, go vet, linters, go.mod, house rules'
 	@echo 'make fuzz              every fuzz target in turn, FUZZTIME=1m each'
 	@echo 'make bench             the benchmarks, BENCH=. selects'
@@ -36,6 +37,12 @@ SUBSCRIPTIONS = 10000
 torture: need-go
 	@sh tools/need-postgres.sh TEST_DATABASE_URL
 	go test ./cmd/singil -run TwoDaemonsOneIsKilled -count=1 -torture-subscriptions $(SUBSCRIPTIONS) -timeout 2h -v | grep -E 'torture_test|^(---|ok|FAIL|PASS|panic)'
+	@$(MAKE) crash
+
+crash: need-go
+	@sh tools/need-postgres.sh TEST_DATABASE_URL
+	go test ./cmd/singil -run 'Crash|Failpoints' -crash-all -count=1 -timeout 1h -v | \
+		awk '/crash_|^ *(---|ok|FAIL|panic)/ { print; fflush() } /^ok/ { ok = 1 } END { exit !ok }'
 
 lint: need-go
 	@unformatted=$$(gofmt -l .) || exit 1; \
