@@ -65,7 +65,7 @@ var (
 // Wrong bindings. The daemon refuses to start on them.
 var (
 	ErrOtherInstallation = errors.New("this database belongs to another installation")
-	ErrOtherCluster      = errors.New("this is not the database cluster that was bound: restored, failed over, or copied")
+	ErrOtherCluster      = errors.New("this is not the database that was bound: restored, failed over, or copied")
 )
 
 const sqlLoadInstance = `
@@ -98,16 +98,13 @@ func LoadInstance(ctx context.Context, q Querier) (Instance, error) {
 	return i, nil
 }
 
-const sqlCluster = `
-SELECT (SELECT system_identifier FROM pg_control_system())::text, (SELECT timeline_id FROM pg_control_checkpoint())`
-
 const sqlBind = `
 INSERT INTO singil.instance (environment, livemode, system_identifier, timeline_id)
-VALUES ($1, $2, $3::numeric, $4)
+SELECT $1, $2::boolean, system_identifier, timeline_id FROM (` + sqlCluster + `) AS cluster
 ON CONFLICT (only_row) DO NOTHING`
 
 const sqlBound = `
-SELECT environment, livemode, system_identifier::text, timeline_id
+SELECT environment, livemode
 FROM singil.instance
 FOR UPDATE`
 
@@ -117,31 +114,23 @@ FOR UPDATE`
 // backup must be asked of the provider first. The freeze is durable when tx
 // commits, so commit it on that error too.
 func Bind(ctx context.Context, tx pgx.Tx, environment Environment, livemode bool) error {
-	var system, wasSystem string
-	var timeline, wasTimeline int32
-	if err := tx.QueryRow(ctx, sqlCluster).Scan(&system, &timeline); err != nil {
-		return fmt.Errorf("read the cluster's identity: %w", err)
-	}
-	if _, err := tx.Exec(ctx, sqlBind, environment, livemode, system, timeline); err != nil {
+	if _, err := tx.Exec(ctx, sqlBind, environment, livemode); err != nil {
 		return fmt.Errorf("bind the database: %w", err)
 	}
 	var wasEnvironment Environment
 	var wasLive bool
-	if err := tx.QueryRow(ctx, sqlBound).Scan(&wasEnvironment, &wasLive, &wasSystem, &wasTimeline); err != nil {
+	if err := tx.QueryRow(ctx, sqlBound).Scan(&wasEnvironment, &wasLive); err != nil {
 		return fmt.Errorf("read the binding: %w", err)
 	}
 	if wasEnvironment != environment || wasLive != livemode {
 		return fmt.Errorf("%w: it was bound to %s with livemode %t, and this is %s with livemode %t; check DATABASE_URL, SINGIL_ENVIRONMENT and the key",
 			ErrOtherInstallation, wasEnvironment, wasLive, environment, livemode)
 	}
-	if wasSystem != system || wasTimeline != timeline {
-		reason := fmt.Sprintf("cluster %s timeline %d instead of %s timeline %d", system, timeline, wasSystem, wasTimeline)
-		if err := Freeze(ctx, tx, "singil", reason); err != nil {
-			return err
-		}
-		return fmt.Errorf("%w (%s); charging is frozen", ErrOtherCluster, reason)
+	standing, err := Guard(ctx, tx, Memory{})
+	if err != nil {
+		return err
 	}
-	return nil
+	return standing.Err()
 }
 
 const sqlFreeze = `
@@ -167,8 +156,16 @@ UPDATE singil.instance
 SET frozen = false, frozen_reason = NULL, frozen_by = NULL, frozen_at = NULL
 WHERE frozen`
 
-// Unfreeze lets charging go on.
+// Unfreeze lets charging go on. While a recovery is needed it is refused, with a
+// *RefusedError: WaiveRecovery comes first, if somebody answers for it.
 func Unfreeze(ctx context.Context, tx pgx.Tx, actor, reason string) error {
+	needed, err := recoveryNeeded(ctx, tx)
+	if err != nil {
+		return err
+	}
+	if needed != "" {
+		return refused("a recovery is needed first: %s; run singil recover", needed)
+	}
 	if _, err := tx.Exec(ctx, sqlUnfreeze); err != nil {
 		return fmt.Errorf("unfreeze: %w", err)
 	}

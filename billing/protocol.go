@@ -67,7 +67,7 @@ type Standing struct {
 	ProviderIntentID string // empty until it is stored
 
 	// Attempted tells that an attempt was ever armed on this intent, so that
-	// money may have moved on it.
+	// money may have moved on it, or that a recovery adopted the intent.
 	Attempted bool
 	// Open is the attempt whose outcome is open, or nil.
 	Open *OpenAttempt
