@@ -97,13 +97,7 @@ func (c *collection) create(ctx context.Context) (done bool, err error) {
 		return true, c.put(ctx, billing.Settlement{Judgement: billing.Judgement{Ruling: billing.Deferred}, Decision: c.hold(time.Minute, c.may.Error())})
 	}
 	failpoint.Hit("cp07")
-	intent, err := c.gateway.Create(ctx, CreateRequest{
-		Amount: c.Amount, Key: c.IdempotencyKey(),
-		Metadata: map[string]string{
-			"invoice": c.InvoiceID.String(), "subscription": c.SubscriptionNo, "period": fmt.Sprint(c.PeriodNo),
-			"generation": fmt.Sprint(c.Generation), "environment": string(c.environment),
-		},
-	})
+	intent, err := c.gateway.Create(ctx, createRequest(c.Collection, c.environment))
 	if err != nil {
 		return true, c.gatewayTrouble(ctx, err)
 	}
@@ -113,6 +107,17 @@ func (c *collection) create(ctx context.Context) (done bool, err error) {
 	c.ProviderIntentID = intent.ID
 	failpoint.Hit("cp09")
 	return false, nil
+}
+
+// createRequest is the same whenever it is made: a recovery makes it again.
+func createRequest(c *billing.Collection, environment billing.Environment) CreateRequest {
+	return CreateRequest{
+		Amount: c.Amount, Key: c.CreateKey,
+		Metadata: map[string]string{
+			"invoice": c.InvoiceID.String(), "subscription": c.SubscriptionNo, "period": fmt.Sprint(c.PeriodNo),
+			"generation": fmt.Sprint(c.Generation), "environment": string(environment),
+		},
+	}
 }
 
 // look retrieves the intent and settles what it shows. done is false when

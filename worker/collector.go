@@ -33,6 +33,8 @@ type Config struct {
 	// Watch lets a sweep compare the last hour with what is usual, and stop
 	// charging when they are far apart.
 	Watch bool
+	// Witness remembers what was armed; nil: one of its own, without a file.
+	Witness *Witness
 	// Now is the real clock of this process, with its monotonic reading.
 	Now func() time.Time
 	// BatchSize bounds the rows of one transaction. 0: 500.
@@ -53,6 +55,7 @@ type Collector struct {
 	holidays    billing.Holidays
 	realNow     func() time.Time
 	interlock   func() error
+	witness     *Witness
 	sweepSize   int
 	watching    bool
 	usual       usual
@@ -73,7 +76,10 @@ func NewCollector(cfg Config) *Collector {
 	w := &Collector{
 		pool: cfg.Pool, gateway: cfg.Gateway, environment: cfg.Environment, livemode: cfg.Livemode, log: cfg.Log,
 		metrics: cfg.Metrics, limits: cfg.Limits, holidays: billing.BankHolidays(), realNow: cfg.Now, interlock: cfg.MayCharge,
-		sweepSize: cmp.Or(cfg.SweepSize, 1000), watching: cfg.Watch,
+		sweepSize: cmp.Or(cfg.SweepSize, 1000), watching: cfg.Watch, witness: cfg.Witness,
+	}
+	if w.witness == nil {
+		w.witness = &Witness{}
 	}
 	if w.interlock == nil {
 		w.interlock = func() error { return nil }
@@ -129,16 +135,35 @@ func (w *Collector) mayCharge(instance billing.Instance) error {
 // whether it was committed, and nothing may be sent.
 func (w *Collector) armBatch(ctx context.Context, requests []billing.ArmRequest) (results []billing.ArmResult, err error) {
 	err = pgx.BeginFunc(ctx, w.pool, func(tx pgx.Tx) error {
+		// In the same transaction: on a database that was exchanged under us, Arm
+		// finds charging frozen.
+		if _, err := w.witness.Check(ctx, tx); err != nil {
+			return err
+		}
 		results, err = billing.Arm(ctx, tx, requests, w.realNow())
 		failpoint.Hit("cp12")
 		return err
 	})
 	failpoint.Hit("cp13")
+	if err == nil {
+		err = w.noteArmed(results)
+	}
 	if err != nil && len(requests) > 1 && !isConnection(err) {
 		// One bad row must not keep the others from being charged.
 		return one(ctx, requests, w.armBatch, func(err error) billing.ArmResult { return billing.ArmResult{Err: err} })
 	}
 	return results, err
+}
+
+// noteArmed has the witness remember one attempt of the commit; they are there
+// together or not at all.
+func (w *Collector) noteArmed(results []billing.ArmResult) error {
+	for _, r := range results {
+		if r.Err == nil {
+			return w.witness.Note(r.Armed.AttemptID)
+		}
+	}
+	return nil
 }
 
 // settleBatch stores outcomes. A transaction that failed stored nothing, or

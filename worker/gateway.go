@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"net/http"
 	"slices"
 	"strings"
@@ -112,6 +113,31 @@ func answerOf(err error) billing.Answer {
 	return billing.Answer{Kind: billing.AnswerFault, Reason: reason}
 }
 
+// Show retrieves a payment intent with the metadata that it was created with.
+func (g *PayMongo) Show(ctx context.Context, id string) (billing.ProviderIntent, map[string]string, error) {
+	intent, err := g.client.PaymentIntents.Retrieve(rememberTries(ctx), id, nil)
+	if err != nil {
+		return billing.ProviderIntent{}, nil, g.fail(err)
+	}
+	return providerIntent(intent), intent.Metadata, nil
+}
+
+// Payments lists the account's payments, newest first. It ends after the first
+// error.
+func (g *PayMongo) Payments(ctx context.Context) iter.Seq2[ListedPayment, error] {
+	return func(yield func(ListedPayment, error) bool) {
+		for p, err := range g.client.Payments.All(rememberTries(ctx), nil) {
+			if err != nil {
+				yield(ListedPayment{}, g.fail(err))
+				return
+			}
+			if !yield(ListedPayment{ProviderPayment: providerPayment(p), IntentID: tidy(p.PaymentIntentID), Metadata: p.Metadata}, nil) {
+				return
+			}
+		}
+	}
+}
+
 func (g *PayMongo) fail(err error) error {
 	verdict, reason := paymongo.VerdictOf(err)
 	e := &GatewayError{Reason: reason, Err: err, RetryAt: g.client.HeldUntil()}
@@ -133,12 +159,16 @@ func providerIntent(intent *paymongo.PaymentIntent) billing.ProviderIntent {
 		out.ActionURL = next.Redirect.URL
 	}
 	for _, p := range intent.Payments {
-		out.Payments = append(out.Payments, billing.ProviderPayment{
-			ID: p.ID, Status: string(p.Status), Livemode: p.Livemode, FailedCode: billing.DeclineCode(p.FailedCode), At: p.CreatedAt.Time,
-			Amount: billing.Money{Minor: p.Amount, Currency: billing.Currency(p.Currency)},
-		})
+		out.Payments = append(out.Payments, providerPayment(p))
 	}
 	return out
+}
+
+func providerPayment(p *paymongo.Payment) billing.ProviderPayment {
+	return billing.ProviderPayment{
+		ID: p.ID, Status: string(p.Status), Livemode: p.Livemode, FailedCode: billing.DeclineCode(p.FailedCode), At: p.CreatedAt.Time,
+		Amount: billing.Money{Minor: p.Amount, Currency: billing.Currency(p.Currency)},
+	}
 }
 
 // ObservePayMongo counts the requests of a client that was made with it as the
