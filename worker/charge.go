@@ -112,7 +112,7 @@ func (c *collection) create(ctx context.Context) (done bool, err error) {
 // createRequest is the same whenever it is made: a recovery makes it again.
 func createRequest(c *billing.Collection, environment billing.Environment) CreateRequest {
 	return CreateRequest{
-		Amount: c.Amount, Key: c.CreateKey,
+		Amount: c.Amount, Key: c.IdempotencyKey(),
 		Metadata: map[string]string{
 			"invoice": c.InvoiceID.String(), "subscription": c.SubscriptionNo, "period": fmt.Sprint(c.PeriodNo),
 			"generation": fmt.Sprint(c.Generation), "environment": string(environment),

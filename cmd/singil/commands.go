@@ -22,7 +22,8 @@ import (
 func operatorCommands() []*cobra.Command {
 	return []*cobra.Command{
 		migrateCommand(), importCommand(), exportCommand(), periodsCommand(), clockCommand(),
-		invoicesCommand(), retryCommand(), freezeCommand(), unfreezeCommand(), checkCommand(), eventsCommand(), configCommand(), versionCommand(),
+		invoicesCommand(), retryCommand(), freezeCommand(), unfreezeCommand(), checkCommand(), recoverCommand(),
+		eventsCommand(), configCommand(), versionCommand(),
 	}
 }
 

@@ -37,6 +37,7 @@ type config struct {
 	Schedule    string              `env:"SINGIL_SCHEDULE" envDefault:"* * * * *"`
 	TimeZone    string              `env:"SINGIL_TIME_ZONE" envDefault:"Asia/Manila"`
 	Watch       bool                `env:"SINGIL_WATCH" envDefault:"true"`
+	Witness     string              `env:"SINGIL_WITNESS"` // a file; without one, memory
 }
 
 // readConfig reads the environment. A misspelt SINGIL_ name is refused, not

@@ -51,6 +51,7 @@ type daemon struct {
 	registry  *prometheus.Registry
 	metrics   *worker.Metrics
 	collector *worker.Collector
+	witness   *worker.Witness
 	jobs      *river.Client[pgx.Tx]
 	timer     scheduler.Timer
 	outbox    *worker.Outbox
@@ -58,6 +59,7 @@ type daemon struct {
 
 	now      func() time.Time // the machine's clock
 	virtual  time.Time        // as the timer saw it last
+	older    string           // as the witness saw it last
 	draining atomic.Bool
 	clockOff atomic.Bool
 }
@@ -80,6 +82,9 @@ func newDaemon(ctx context.Context, cfg config, gateway worker.Gateway, livemode
 	if err != nil {
 		return nil, configError{fmt.Errorf("SINGIL_SCHEDULE: %w", err)}
 	}
+	if d.witness, err = worker.OpenWitness(cfg.Witness); err != nil {
+		return nil, configError{fmt.Errorf("SINGIL_WITNESS: %w", err)}
+	}
 	if d.pool, err = cfg.open(ctx, "singil"); err != nil {
 		return nil, err
 	}
@@ -95,7 +100,7 @@ func newDaemon(ctx context.Context, cfg config, gateway worker.Gateway, livemode
 	d.registry.MustRegister(metrics.Collectors()...)
 	d.collector = worker.NewCollector(worker.Config{
 		Pool: d.pool, Gateway: gateway, Environment: cfg.Environment, Livemode: livemode, Log: log, Metrics: metrics,
-		MayCharge: d.mayCharge, Watch: cfg.Watch, Now: time.Now,
+		MayCharge: d.mayCharge, Watch: cfg.Watch, Witness: d.witness, Now: time.Now,
 	})
 	queues := map[string]river.QueueConfig{
 		worker.QueueCharge:    {MaxWorkers: chargeWorkers},
@@ -154,26 +159,47 @@ func (d *daemon) newHandler(livemode bool, metrics *worker.Metrics) (http.Handle
 	return server.New(cfg), nil
 }
 
-// bind refuses a database of another installation. Another cluster freezes
-// charging and is not refused: webhooks and reconciling go on.
+// bind refuses a database of another installation. Another cluster, or one that
+// is older than the witness, freezes charging and is not refused: webhooks and
+// reconciling go on.
 func (d *daemon) bind(ctx context.Context, livemode bool) error {
-	var bound error
 	err := pgx.BeginFunc(ctx, d.pool, func(tx pgx.Tx) error {
-		bound = billing.Bind(ctx, tx, d.cfg.Environment, livemode)
-		if errors.Is(bound, billing.ErrOtherCluster) {
-			return nil // commit the freeze
+		err := billing.Bind(ctx, tx, d.cfg.Environment, livemode)
+		if errors.Is(err, billing.ErrOtherCluster) {
+			return nil // commit the freeze; the witness finds the same
 		}
-		return bound
+		return err
 	})
 	switch {
 	case errors.Is(err, billing.ErrOtherInstallation):
 		return configError{err}
 	case err != nil:
 		return fmt.Errorf("bind the database: %w", err)
-	case bound != nil:
-		d.log.Error("charging is frozen", "reason", bound)
 	}
-	return nil
+	return d.compare(ctx)
+}
+
+// compare asks the witness whether this is still the database that it knows, at
+// the start and every second. Every arming asks as well: this is for those who
+// want to know, and for the disk.
+func (d *daemon) compare(ctx context.Context) error {
+	var standing billing.DatabaseStanding
+	err := pgx.BeginFunc(ctx, d.pool, func(tx pgx.Tx) (err error) {
+		standing, err = d.witness.Check(ctx, tx)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	if standing.Older != d.older {
+		d.older = standing.Older
+		if err := standing.Err(); err != nil {
+			d.log.Error("charging is frozen", "reason", err)
+		} else {
+			d.log.Info("the database is the one that is bound")
+		}
+	}
+	return d.witness.Sync()
 }
 
 // mayCharge is the interlock of this process, beside those in the database.
@@ -192,8 +218,12 @@ func (d *daemon) sweep(ctx context.Context) error {
 	return err
 }
 
-// woken tells what cannot wait for the schedule, and compares the clocks.
+// woken tells what cannot wait for the schedule, and compares the clocks and the
+// databases.
 func (d *daemon) woken(ctx context.Context) (bool, error) {
+	if err := d.compare(ctx); err != nil {
+		return false, err
+	}
 	before := d.now()
 	urgent, err := billing.LookUrgent(ctx, d.pool, before)
 	if err != nil {
@@ -245,6 +275,11 @@ func (d *daemon) run(ctx context.Context, listener net.Listener) error {
 }
 
 func (d *daemon) close() {
+	if d.witness != nil {
+		if err := d.witness.Close(); err != nil {
+			d.log.Error("close the witness", "error", err)
+		}
+	}
 	for _, pool := range []*pgxpool.Pool{d.riverPool, d.pool} {
 		if pool != nil {
 			pool.Close()

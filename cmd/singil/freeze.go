@@ -20,11 +20,24 @@ func freezeCommand() *cobra.Command {
 }
 
 func unfreezeCommand() *cobra.Command {
-	return switchCommand("unfreeze", "Let charging go on: after a freeze, and after the breaker tripped",
-		"The breaker trips when PayMongo refuses the key, or declines because the account is set up wrongly. Mend that first.",
+	var waive bool
+	cmd := switchCommand("unfreeze", "Let charging go on: after a freeze, and after the breaker tripped",
+		"The breaker trips when PayMongo refuses the key, or declines because the account is set up wrongly. Mend that first.\n"+
+			"Behind a restored, copied or failed over database it is refused (exit code 4) until singil recover is done.",
 		func(ctx context.Context, tx pgx.Tx, actor, reason string) error {
-			return errors.Join(billing.Unfreeze(ctx, tx, actor, reason), billing.CloseBreaker(ctx, tx, actor, reason))
+			if waive {
+				if err := billing.WaiveRecovery(ctx, tx, actor, reason); err != nil {
+					return err
+				}
+			}
+			if err := billing.Unfreeze(ctx, tx, actor, reason); err != nil {
+				return err
+			}
+			return billing.CloseBreaker(ctx, tx, actor, reason)
 		}, "Charging goes on with the next sweep.")
+	cmd.Flags().BoolVar(&waive, "without-recovery", false,
+		"go on without singil recover: what the database has forgotten may be charged a second time, and --reason says who answers for it")
+	return cmd
 }
 
 // switchCommand is one of the two, with the reason that the audit log wants.
@@ -41,7 +54,7 @@ func switchCommand(name, short, long string, do func(context.Context, pgx.Tx, st
 				if err == nil {
 					fmt.Fprintln(cmd.ErrOrStderr(), done)
 				}
-				return err
+				return coded(err)
 			})
 		},
 	}

@@ -89,6 +89,7 @@ func (c config) settings() []setting {
 		"SINGIL_SCHEDULE":          c.Schedule,
 		"SINGIL_TIME_ZONE":         c.TimeZone,
 		"SINGIL_WATCH":             c.Watch,
+		"SINGIL_WITNESS":           c.Witness,
 	}
 	var all []setting
 	for name, value := range c.byName() {
