@@ -244,7 +244,11 @@ func (r *recovery) paysKnown(c *billing.Collection) bool {
 // look takes an invoice's own intent as the provider has it.
 func (r *recovery) look(ctx context.Context, c *billing.Collection) error {
 	seen, _, err := r.Gateway.Show(ctx, c.ProviderIntentID)
-	if err != nil {
+	var e *GatewayError
+	switch {
+	case errors.As(err, &e) && e.Refused:
+		return r.review(ctx, c, c.ProviderIntentID, "the provider does not show its intent: "+e.Error())
+	case err != nil:
 		return fmt.Errorf("look at invoice %s: %w", c.InvoiceID, err)
 	}
 	j := c.Judge(seen, r.now)

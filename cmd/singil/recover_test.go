@@ -21,6 +21,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
@@ -82,7 +83,7 @@ func backupRestored(t *testing.T, binary string) {
 	d.frozenTakesWebhooksAndLooks(p, n)
 
 	books := d.everything()
-	if code, said := d.singil("recover"); code != 0 || !strings.Contains(said, "Nothing was changed") {
+	if code, said := d.singil("recover"); code != 0 || !strings.Contains(said, "Nothing was changed") || strings.Count(said, "\npaid ") < n {
 		t.Errorf("dry run: exit code %d:\n%s", code, said)
 	}
 	if after := d.everything(); after != books {
@@ -119,7 +120,6 @@ func backupRestored(t *testing.T, binary string) {
 // frozenTakesWebhooksAndLooks proves that a frozen daemon still listens and asks.
 func (d *recoveryDay) frozenTakesWebhooksAndLooks(p *process, n int) {
 	d.t.Helper()
-	// The backup was taken while some outcomes were open, or not: make one so.
 	var intent string
 	for _, pi := range d.box.Ledger().Intents {
 		if pi.Metadata["period"] == "0" && pi.Status == "succeeded" {
@@ -452,10 +452,8 @@ type recoveryDay struct {
 	server *devpg.Server
 	to     atomic.Value // the address that connections go to
 	backup *devpg.Backup
-	lost   []uuidBytes // attempts that the last restore has lost
+	lost   []uuid.UUID // attempts that the last restore has lost
 }
-
-type uuidBytes = [16]byte
 
 const recoveryWebhookSecret = "whsk_recoveryTest"
 
@@ -596,12 +594,12 @@ func (d *recoveryDay) startServer() {
 // restore replaces the database by what it once was.
 func (d *recoveryDay) restore(b *devpg.Backup) {
 	d.t.Helper()
-	attempts := func() []uuidBytes {
+	attempts := func() []uuid.UUID {
 		rows, err := d.pool.Query(context.Background(), `SELECT id FROM singil.attempts ORDER BY id`)
 		if err != nil {
 			d.t.Fatal(err)
 		}
-		ids, err := pgx.CollectRows(rows, pgx.RowTo[uuidBytes])
+		ids, err := pgx.CollectRows(rows, pgx.RowTo[uuid.UUID])
 		if err != nil {
 			d.t.Fatal(err)
 		}
@@ -615,13 +613,12 @@ func (d *recoveryDay) restore(b *devpg.Backup) {
 	d.startServer()
 	after := attempts()
 	if len(before) > len(after) {
-		d.lost = slices.DeleteFunc(before, func(id uuidBytes) bool { return slices.Contains(after, id) })
+		d.lost = slices.DeleteFunc(before, func(id uuid.UUID) bool { return slices.Contains(after, id) })
 	}
 }
 
 func (d *recoveryDay) frozen() bool {
-	return d.number(`SELECT count(*) FROM singil.instance WHERE frozen AND recovery_needed IS NOT NULL`) == 1 ||
-		d.number(`SELECT count(*) FROM singil.instance WHERE frozen`) == 1
+	return d.number(`SELECT count(*) FROM singil.instance WHERE frozen`) == 1
 }
 
 func (d *recoveryDay) paid(n int) func() bool {
