@@ -38,6 +38,7 @@
 //	retry                       an operator's attempt, through the same guards
 //	instance, audit             the installation, and who did what
 //	invariants                  what is true of the books whatever happened
+//	guard, recover              a database that is older than what happened
 //
 // # Times
 //

@@ -14,6 +14,8 @@
 //	outbox.go     what happened, delivered to the merchant's systems
 //	gateway.go    the provider's words, and nothing else here speaks them
 //	batcher.go    many goroutines' rows in one transaction
+//	witness.go    what this host has seen committed, outside of the database
+//	recover.go    asks the provider what a restored database has forgotten
 //
 // # Why nothing is charged twice
 //
@@ -23,4 +25,8 @@
 // replays there are, they all meet at that one intent, and the provider lets at
 // most one of them win. A River job carries an invoice's id and nothing else:
 // losing all of them costs a delay, running one twice costs a look.
+//
+// A database that loses rows breaks all of that: a backup put back, a failover
+// that lost the last commits. Every arm transaction therefore begins by comparing
+// the database with its binding and with what this host remembers.
 package worker

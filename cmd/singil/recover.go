@@ -110,14 +110,14 @@ func recoveryTable(w io.Writer, r worker.RecoveryReport, zone *time.Location) {
 	fmt.Fprintf(w, "reason\t%s\n", r.Needed)
 	fmt.Fprintf(w, "payments\t%d since %s, %d of others\n", r.Listed, local(r.Since, zone), r.Foreign)
 	fmt.Fprintf(w, "opened\t%d periods\n", r.Opened)
-	keys := "not asked"
+	keys := "not tried: every payment intent was found without"
 	if r.KeysHonoured != nil {
-		keys = "ignored"
+		keys = "ignored by the provider"
 		if *r.KeysHonoured {
-			keys = "honoured"
+			keys = "honoured by the provider"
 		}
 	}
-	fmt.Fprintf(w, "keys\t%s by the provider\n", keys)
+	fmt.Fprintf(w, "keys\t%s\n", keys)
 	if len(r.Items) > 0 {
 		fmt.Fprintln(w, "\nACTION\tSUBSCRIPTION\tPERIOD\tAMOUNT\tINVOICE\tPAYMENT INTENT\tPAYMENT\tFOUND")
 	}
