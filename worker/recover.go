@@ -356,11 +356,10 @@ func (r *recovery) matchKnown(ctx context.Context, f *foundIntent, invoice uuid.
 func (r *recovery) matchLost(ctx context.Context, f *foundIntent, unrecorded bool) error {
 	var seen *billing.ProviderIntent
 	if f.metadata["environment"] == "" {
-		intent, metadata, err := r.Gateway.Show(ctx, f.id)
-		if err != nil {
-			return fmt.Errorf("look at intent %s: %w", f.id, err)
+		var err error
+		if seen, f.metadata, err = r.show(ctx, f.id); err != nil {
+			return err
 		}
-		f.metadata, seen = metadata, &intent
 	}
 	if f.metadata["environment"] != string(r.Environment) {
 		r.report.Foreign += len(f.payments)
@@ -385,13 +384,27 @@ func (r *recovery) matchLost(ctx context.Context, f *foundIntent, unrecorded boo
 		}
 	}
 	if seen == nil {
-		intent, _, err := r.Gateway.Show(ctx, f.id)
-		if err != nil {
-			return fmt.Errorf("look at intent %s: %w", f.id, err)
+		if seen, _, err = r.show(ctx, f.id); err != nil {
+			return err
 		}
-		seen = &intent
+	}
+	if seen == nil {
+		return r.second(ctx, c, f)
 	}
 	return r.adopt(ctx, c, *seen)
+}
+
+// show retrieves an intent that a payment names; nil: the provider has none.
+func (r *recovery) show(ctx context.Context, id string) (*billing.ProviderIntent, map[string]string, error) {
+	intent, metadata, err := r.Gateway.Show(ctx, id)
+	var e *GatewayError
+	switch {
+	case errors.As(err, &e) && e.Refused:
+		return nil, nil, nil
+	case err != nil:
+		return nil, nil, fmt.Errorf("look at intent %s: %w", id, err)
+	}
+	return &intent, metadata, nil
 }
 
 // invoiceOf is the invoice that metadata names, or nil.
@@ -462,6 +475,9 @@ func (r *recovery) adopt(ctx context.Context, c *billing.Collection, seen billin
 			return err
 		}
 	}
+	if j.Ruling == billing.Dead {
+		return r.reload(ctx, c) // its successor has yet to be found
+	}
 	if j.Ruling == billing.Free {
 		item.Action = RecoveryAdopt
 		if failed := latest(seen); failed.Status == "failed" {
@@ -516,7 +532,7 @@ func (r *recovery) second(ctx context.Context, c *billing.Collection, f *foundIn
 			}
 		}
 	}
-	return r.review(ctx, c, f.id, "money on a second payment intent of this invoice")
+	return r.review(ctx, c, f.id, "money on a payment intent that is not this invoice's, or not its only one")
 }
 
 // unplaced is about money of ours that has no invoice: a period that the

@@ -319,7 +319,7 @@ func TestRecoverLeavesToAHuman(t *testing.T) {
 		_, payment := p.charged(49900, paymongo.Metadata{
 			"invoice": p.text(`SELECT id::text FROM singil.invoices`), "subscription": "s1", "period": "0", "environment": "dev",
 		})
-		p.recovered("review s1/0: money on a second payment intent")
+		p.recovered("review s1/0: money on a payment intent that is not")
 		if got := p.text(`SELECT count(*) || ' ' || count(DISTINCT invoice_id) FROM singil.payments WHERE status = 'paid'`); got != "2 1" {
 			t.Errorf("payments and invoices: %s; %s is to be on record", got, payment)
 		}
@@ -356,6 +356,21 @@ func TestRecoverLeavesToAHuman(t *testing.T) {
 		p.tick()
 		if got := p.text(`SELECT string_agg(status, ' ') FROM singil.invoices`); got != "paid paid" {
 			t.Errorf("the invoices are %s", got)
+		}
+	})
+
+	t.Run("SuccessorOfALostAndDeadIntent", func(t *testing.T) {
+		t.Parallel()
+		p := recoverySetup(t, nil)
+		p.subscribe("s1", declines)
+		p.tick()
+		if _, err := p.client.PaymentIntents.Cancel(t.Context(), p.text(`SELECT provider_intent_id FROM singil.payment_intents`), nil); err != nil {
+			t.Fatal(err)
+		}
+		p.forget(false)
+		p.recovered("review s1/0: the provider gives a repeated create another intent")
+		if got := p.text(`SELECT string_agg(generation || ' ' || state, ', ' ORDER BY generation) FROM singil.payment_intents`); got != "1 dead, 2 creating" {
+			t.Errorf("the intents are %q", got)
 		}
 	})
 
