@@ -367,8 +367,11 @@ func nextKey(key string, generation int) string {
 }
 
 // failuresPerKey is how often a create may fail under one key before the failure
-// counts as stored.
-const failuresPerKey = 3
+// counts as stored; lastSuffix is the last key's.
+const (
+	failuresPerKey = 3
+	lastSuffix     = 9
+)
 
 // IdempotencyKey is the key to create the intent under. PayMongo documents that
 // it stores the first outcome under a key for 24 hours, a failure too, so after
@@ -379,4 +382,13 @@ func (c *Collection) IdempotencyKey() string {
 		return c.CreateKey
 	}
 	return fmt.Sprintf("%s.r%d", c.CreateKey, c.CreateFailures/failuresPerKey)
+}
+
+// NextCreateKey goes on to the key that follows a stored failure, if there is one.
+func (c *Collection) NextCreateKey() bool {
+	if c.CreateFailures/failuresPerKey == lastSuffix {
+		return false
+	}
+	c.CreateFailures += failuresPerKey
+	return true
 }

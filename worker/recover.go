@@ -277,7 +277,7 @@ func (r *recovery) look(ctx context.Context, c *billing.Collection) error {
 // reload takes over what a look at a dead intent has made of the invoice.
 func (r *recovery) reload(ctx context.Context, c *billing.Collection) error {
 	if !r.Apply {
-		c.CreateKey = c.NextKey()
+		c.CreateKey, c.CreateFailures = c.NextKey(), 0
 		c.Generation++
 		c.ProviderIntentID, c.IntentState, c.Attempted, c.Open = "", billing.IntentCreating, false, nil
 		return nil
@@ -598,6 +598,10 @@ func (r *recovery) probeOne(ctx context.Context, c *billing.Collection) error {
 	request := createRequest(c, r.Environment)
 	intent, err := r.Gateway.Create(ctx, request)
 	var e *GatewayError
+	for errors.As(err, &e) && e.Failed && c.NextCreateKey() { // a stored failure: the intent was asked for again then
+		request = createRequest(c, r.Environment)
+		intent, err = r.Gateway.Create(ctx, request)
+	}
 	switch {
 	case errors.As(err, &e) && e.Refused:
 		return r.doubt(ctx, c, "the provider does not repeat its create: "+e.Error())

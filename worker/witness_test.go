@@ -42,13 +42,6 @@ func (p *plant) check(w *worker.Witness) (older string) {
 	return older
 }
 
-func (p *plant) tx(do func(pgx.Tx) error) {
-	p.t.Helper()
-	if err := pgx.BeginFunc(p.t.Context(), p.pool, do); err != nil {
-		p.t.Fatal(err)
-	}
-}
-
 func TestWitness(t *testing.T) {
 	t.Parallel()
 	p := setup(t)
