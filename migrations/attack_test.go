@@ -95,6 +95,9 @@ var rows = map[string]map[string]string{
 	"charge_budget":  {"day": "'2026-02-01'", "livemode": "false", "max_count": "10", "max_minor": "1000"},
 	"provider_state": {"breaker_open": "false"},
 	"audit_log":      {"actor": "'ana'", "action": "'freeze'", "subject": "'instance'", "reason": "'drill'"},
+	"recoveries": {
+		"id": id(9), "actor": "'ana'", "reason": "'drill'", "waived": "false", "from_at": "now()", "noticed_at": "now()", "report": "'{}'",
+	},
 	"audit_chain": {
 		"no": "1000001", "audit_id": "COALESCE((SELECT max(id) FROM singil.audit_log), 1)", "hash": "sha256('')",
 	},
@@ -188,6 +191,15 @@ var attacks = slices.Concat(constraintAttacks, guardAttacks)
 var constraintAttacks = []attack{
 	{rule: "instance.instance_pkey", attack: put("instance", "livemode=true", "environment='production'")},
 	{rule: "instance.instance_only_row_check", attack: put("instance", "only_row=false", "livemode=true", "environment='production'")},
+	{
+		rule: "instance.recovery_needs_a_freeze", name: "unfreeze",
+		legal:  []string{`UPDATE singil.instance SET frozen = true, frozen_reason = 'restored', recovery_needed = 'restored', recovery_noticed_at = now(), recovery_from = now()`},
+		attack: `UPDATE singil.instance SET frozen = false, frozen_reason = NULL`,
+	},
+	{
+		rule: "instance.recovery_is_whole", legal: []string{`UPDATE singil.instance SET frozen = true, frozen_reason = 'restored'`},
+		attack: `UPDATE singil.instance SET recovery_needed = 'restored', recovery_noticed_at = now()`,
+	},
 	{rule: "instance.instance_environment_check", attack: `UPDATE singil.instance SET environment = 'test'`},
 	{rule: "instance.instance_livemode_key", attack: put("instance", "only_row=NULL"), code: "23502"}, // there is no second row to hold it
 	{rule: "instance.instance_day_max_count_check", attack: `UPDATE singil.instance SET day_max_count = -1`},
@@ -522,6 +534,11 @@ var guardAttacks = []attack{
 	{rule: "audit_chain.audit_chain_audit_id_fkey", attack: put("audit_chain", "audit_id=999999")},
 	{rule: "audit_chain.audit_chain_no_check", legal: []string{put("audit_log")}, attack: put("audit_chain", "no=0")},
 	{rule: "audit_chain.audit_chain_hash_check", legal: []string{put("audit_log")}, attack: put("audit_chain", "hash='x'")},
+	{rule: "recoveries.recoveries_pkey", legal: []string{put("recoveries")}, attack: put("recoveries", "actor='ben'")},
+	{rule: "recoveries.recoveries_actor_check", attack: put("recoveries", "actor=''")},
+	{rule: "recoveries.append_only", name: "delete", attack: `DELETE FROM singil.recoveries`},
+	{rule: "recoveries.append_only", name: "truncate", attack: `TRUNCATE singil.recoveries`},
+	{rule: "recoveries.append_only", name: "update", attack: `UPDATE singil.recoveries SET waived = true`},
 	{rule: "audit_chain.append_only", name: "delete", attack: `DELETE FROM singil.audit_chain`},
 	{rule: "audit_chain.append_only", name: "truncate", attack: `TRUNCATE singil.audit_chain`},
 	{rule: "audit_chain.append_only", name: "update", attack: `UPDATE singil.audit_chain SET no = no + 1`},
