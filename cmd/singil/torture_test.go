@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -35,8 +36,9 @@ var tortureStart = time.Date(2026, 1, 31, 4, 0, 0, 0, time.UTC)
 
 // TestTwoDaemonsOneIsKilled runs the real binary twice against one database and
 // a sandbox where one call in five goes wrong, and kills one of the two with SIGKILL
-// again and again while three months pass. In the end the ledger has each
-// period paid once or not at all, the books say the same, and nothing is open.
+// again and again while three months pass. Half of the webhooks go wrong too: lost,
+// twice, out of order, late, early. In the end the ledger has each period paid once
+// or not at all, the books say the same, and nothing is open.
 //
 //	make torture
 func TestTwoDaemonsOneIsKilled(t *testing.T) {
@@ -66,6 +68,9 @@ func TestTwoDaemonsOneIsKilled(t *testing.T) {
 	tt.fault(sandbox.Fault{Kind: sandbox.ExpireIntent, Probability: 0.01})
 	tt.fault(sandbox.Fault{Kind: sandbox.ThreeDS, Probability: 0.02})
 	tt.fault(sandbox.Fault{Kind: sandbox.Decline, Probability: 0.05, Codes: map[string]int{"do_not_honor": 3, "issuer_not_available": 1}})
+	for _, f := range webhookFaults(0.1) {
+		tt.fault(f)
+	}
 
 	tt.start(0)
 	tt.start(1)
@@ -83,6 +88,7 @@ func TestTwoDaemonsOneIsKilled(t *testing.T) {
 		tt.set(tt.next(end))
 	}
 	tt.settleAll()
+	tt.heedAll()
 	if kills == 0 {
 		t.Error("nobody was killed: the run was too short to prove anything")
 	}
@@ -98,7 +104,12 @@ type torture struct {
 	box     *sandbox.Sandbox
 	url     string
 	now     time.Time
+	client  *paymongo.Client
+	secret  string // of the webhook
 	daemons [2]*exec.Cmd
+
+	mu   sync.Mutex
+	logs [2]*tail // of the daemons that run
 }
 
 func newTorture(t *testing.T, binary string) *torture {
@@ -109,13 +120,21 @@ func newTorture(t *testing.T, binary string) *torture {
 		t.Fatal(err)
 	}
 	tt.pool = pool
-	tt.box, err = sandbox.New(sandbox.Options{Seed: *tortureSeed, Start: tortureStart, StopClock: true, Hang: 20 * time.Millisecond})
+	tt.box, err = sandbox.New(sandbox.Options{
+		Seed: *tortureSeed, Start: tortureStart, StopClock: true, Hang: 20 * time.Millisecond, WebhookTimeout: 5 * time.Second,
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	server := httptest.NewServer(tt.box)
 	tt.url = server.URL + "/v1"
+	tt.client, err = paymongo.NewClient("sk_test_torture", paymongo.WithBaseURL(tt.url), paymongo.WithRate(math.Inf(1), 0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	tt.secret = newWebhookFront(t, tt.alive).subscribe(t, tt.client)
 	t.Cleanup(func() {
+		tt.client.CloseIdleConnections()
 		for i := range tt.daemons {
 			tt.kill(i)
 		}
@@ -151,18 +170,13 @@ func (tt *torture) fault(f sandbox.Fault) {
 // subscribe makes n subscriptions, due at the start: most cards pay, some never do.
 func (tt *torture) subscribe(n int) {
 	tt.t.Helper()
-	client, err := paymongo.NewClient("sk_test_torture", paymongo.WithBaseURL(tt.url), paymongo.WithRate(math.Inf(1), 0))
-	if err != nil {
-		tt.t.Fatal(err)
-	}
-	defer client.CloseIdleConnections()
 	mix := []string{"4343434343434345", "4343434343434345", "4343434343434345", "5555444444444457", "5100000000000198", "5400000000000195"}
 	plan, policy := uuid.New(), `{"offsets_days":[1,3,5,7],"hour":9,"end":"mark_unpaid"}`
 	batch := &pgx.Batch{}
 	batch.Queue(`INSERT INTO singil.plans (id, external_id, amount_minor, currency, interval_unit, interval_count, dunning, catch_up)
 		VALUES ($1, 'pro', 49900, 'PHP', 'month', 1, $2, 'bill_all')`, plan, policy)
 	for i := range n {
-		method, err := client.PaymentMethods.Create(tt.t.Context(), &paymongo.PaymentMethodCreateParams{Type: "card", Details: &paymongo.CardDetails{
+		method, err := tt.client.PaymentMethods.Create(tt.t.Context(), &paymongo.PaymentMethodCreateParams{Type: "card", Details: &paymongo.CardDetails{
 			Number: paymongo.NewSecret(mix[i%len(mix)]), ExpMonth: 12, ExpYear: 2035, CVC: paymongo.NewSecret("123"),
 		}})
 		if err != nil {
@@ -186,20 +200,42 @@ func (tt *torture) start(i int) {
 	cmd := exec.Command(tt.binary, "run")
 	cmd.Env = append(os.Environ(),
 		"DATABASE_URL="+tt.dsn, "PAYMONGO_SECRET_KEY=sk_test_torture", "PAYMONGO_BASE_URL="+tt.url, "PAYMONGO_RATE=5000",
-		"SINGIL_LISTEN=127.0.0.1:0", "SINGIL_WATCH=false", // one call in five gone wrong is what it stops at
+		"SINGIL_LISTEN=127.0.0.1:0", "PAYMONGO_WEBHOOK_SECRET="+tt.secret,
+		"SINGIL_WATCH=false", // one call in five gone wrong is what it stops at
 	)
-	cmd.Stderr = io.Discard
+	log := &tail{}
+	cmd.Stderr = log
 	if testing.Verbose() {
-		cmd.Stderr = tt.t.Output()
+		cmd.Stderr = io.MultiWriter(log, tt.t.Output())
 	}
 	if err := cmd.Start(); err != nil {
 		tt.t.Fatal(err)
 	}
 	tt.daemons[i] = cmd
+	tt.setLog(i, log)
+}
+
+func (tt *torture) setLog(i int, log *tail) {
+	tt.mu.Lock()
+	defer tt.mu.Unlock()
+	tt.logs[i] = log
+}
+
+// alive are the daemons that take webhooks.
+func (tt *torture) alive() (urls []string) {
+	tt.mu.Lock()
+	defer tt.mu.Unlock()
+	for _, log := range tt.logs {
+		if log != nil && log.listens() != "" {
+			urls = append(urls, log.listens())
+		}
+	}
+	return urls
 }
 
 func (tt *torture) kill(i int) {
 	if cmd := tt.daemons[i]; cmd != nil {
+		tt.setLog(i, nil)
 		_ = cmd.Process.Kill() // it may have ended by itself: Wait tells nothing new
 		_ = cmd.Wait()
 		tt.daemons[i] = nil
@@ -280,6 +316,56 @@ func (tt *torture) settleAll() {
 	}
 }
 
+// heedAll moves the clock on until every delivery is processed: one that came
+// before what it is about waits for six hours at most.
+func (tt *torture) heedAll() {
+	tt.t.Helper()
+	const unprocessed = `SELECT count(*) FROM singil.webhook_events WHERE processed_at IS NULL`
+	for range 2 * 6 {
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		if err := tt.box.Drain(ctx); err != nil {
+			tt.t.Errorf("deliveries do not end: %v", err)
+		}
+		cancel()
+		deadline := time.Now().Add(5 * time.Second)
+		tick := time.NewTicker(20 * time.Millisecond)
+		for tt.number(unprocessed+` AND next_try_at <= $1`, tt.now) > 0 && time.Now().Before(deadline) {
+			<-tick.C
+		}
+		tick.Stop()
+		if tt.number(unprocessed) == 0 {
+			return
+		}
+		tt.set(tt.now.Add(time.Hour))
+	}
+	tt.t.Errorf("%d webhooks are still not processed", tt.number(unprocessed))
+}
+
+// webhooks tells what became of PayMongo's deliveries.
+func (tt *torture) webhooks() string {
+	tt.t.Helper()
+	rows, err := tt.pool.Query(context.Background(), `SELECT COALESCE(result, 'not processed'), count(*) FROM singil.webhook_events GROUP BY 1 ORDER BY 1`)
+	if err != nil {
+		tt.t.Fatal(err)
+	}
+	var result string
+	var n, all int
+	var lines []string
+	if _, err := pgx.ForEachRow(rows, []any{&result, &n}, func() error {
+		all += n
+		lines = append(lines, fmt.Sprint(n, " ", result))
+		return nil
+	}); err != nil {
+		tt.t.Fatal(err)
+	}
+	if all == 0 {
+		tt.t.Error("no webhook came")
+	}
+	counters := tt.box.Counters()
+	return fmt.Sprintf("%d events processed (%s); %d deliveries, %d of them not taken, %d events lost",
+		all, strings.Join(lines, ", "), counters.Deliveries, counters.DeliveriesFailed, counters.WebhooksLost)
+}
+
 func (tt *torture) report(kills int) {
 	t := tt.t
 	t.Helper()
@@ -322,4 +408,5 @@ func (tt *torture) report(kills int) {
 		lines = append(lines, fmt.Sprint(n, " ", status))
 	}
 	t.Logf("invoices: %s", strings.Join(lines, ", "))
+	t.Logf("webhooks: %s", tt.webhooks())
 }
