@@ -9,6 +9,7 @@ help:
 	@echo 'make test              every test, with the race detector, on a real PostgreSQL (needs a C compiler)'
 	@echo 'make torture           two daemons, SIGKILL again and again, SUBSCRIPTIONS=10000 over three months; then make crash'
 	@echo 'make crash             SIGKILL at every point of a charge: one daemon and two, replies that come and that are lost'
+	@echo 'make torture DURATION=30m  three daemons, while everything around them fails; a report in docs/reports'
 	@echo 'make lint              formatting, go vet, linters, go.mod, house rules'
 	@echo 'make fuzz              every fuzz target in turn, FUZZTIME=1m each'
 	@echo 'make bench             the benchmarks, BENCH=. selects'
@@ -33,11 +34,23 @@ test: need-go
 	@sh tools/need-postgres.sh TEST_DATABASE_URL
 	go test -race -timeout 15m ./...
 
+# With a duration the soak, which brings a PostgreSQL of its own to kill; without one the two daemons. SEED=1 takes
+# another seed. The pipe passes on whether the tests failed.
 SUBSCRIPTIONS = 10000
+DURATION =
+SEED = 20260131
+ifeq ($(DURATION),)
 torture: need-go
 	@sh tools/need-postgres.sh TEST_DATABASE_URL
-	go test ./cmd/singil -run TwoDaemonsOneIsKilled -count=1 -torture-subscriptions $(SUBSCRIPTIONS) -timeout 2h -v | grep -E 'torture_test|^(---|ok|FAIL|PASS|panic)'
+	go test ./cmd/singil -run TwoDaemonsOneIsKilled -count=1 -torture-subscriptions $(SUBSCRIPTIONS) -torture-seed $(SEED) -timeout 2h -v | \
+	awk '/torture_test|^(---|ok|FAIL|PASS|panic)/ { print; fflush() } /^(FAIL|panic)/ { failed = 1 } END { exit failed }'
 	@$(MAKE) crash
+else
+torture: need-go
+	@sh tools/need-postgres.sh
+	go test ./cmd/singil -run '^TestSoak$$' -count=1 -timeout 0 -v -soak $(DURATION) -soak-seed $(SEED) \
+		-soak-report "$(CURDIR)/docs/reports/$$(date +%F)-soak.md"
+endif
 
 crash: need-go
 	@sh tools/need-postgres.sh TEST_DATABASE_URL

@@ -19,11 +19,8 @@ import (
 	"github.com/singil/singil/paymongo/sandbox"
 )
 
-// moneyEvents are what a merchant subscribes to.
-var moneyEvents = []paymongo.EventType{
-	paymongo.EventPaymentPaid, paymongo.EventPaymentFailed, paymongo.EventPaymentIntentSucceeded,
-	paymongo.EventPaymentIntentAwaitingPaymentMethod,
-}
+// moneyEvents are what a merchant subscribes to: one a payment.
+var moneyEvents = []paymongo.EventType{paymongo.EventPaymentPaid, paymongo.EventPaymentFailed}
 
 // webhookFaults is what may happen to a delivery, each to so many of them.
 func webhookFaults(share float64) []sandbox.Fault {
@@ -162,13 +159,15 @@ func (c *faultCounter) WithAttrs([]slog.Attr) slog.Handler     { return c }
 func (c *faultCounter) WithGroup(string) slog.Handler          { return c }
 
 func (c *faultCounter) Handle(_ context.Context, r slog.Record) error {
-	forged, try, status := false, int64(0), int64(0)
+	forged, attach, try, status := false, false, int64(0), int64(0)
 	r.Attrs(func(a slog.Attr) bool {
 		switch {
 		case a.Key == "fault":
 			for kind := range strings.SplitSeq(a.Value.String(), "+") {
 				c.add(kind)
 			}
+		case a.Key == "path":
+			attach = strings.HasSuffix(a.Value.String(), "/attach")
 		case a.Key == "forged":
 			forged = a.Value.Bool()
 		case a.Key == "try":
@@ -181,6 +180,9 @@ func (c *faultCounter) Handle(_ context.Context, r slog.Record) error {
 	switch {
 	case r.Message == "request":
 		c.add("request")
+		if attach {
+			c.add(attachesSeen)
+		}
 	case r.Message != "webhook":
 	case forged && status == http.StatusUnauthorized:
 		c.add("webhook: forged and refused")
@@ -197,6 +199,8 @@ func (c *faultCounter) Handle(_ context.Context, r slog.Record) error {
 	}
 	return nil
 }
+
+const attachesSeen = "attach"
 
 func (c *faultCounter) add(what string) {
 	c.mu.Lock()
