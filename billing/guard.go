@@ -107,6 +107,9 @@ WHERE recovery_needed IS NULL`
 // needRecovery freezes, and keeps it so until the provider was asked. The first
 // reason stays.
 func needRecovery(ctx context.Context, tx pgx.Tx, actor, reason string) error {
+	if err := lockInstance(ctx, tx); err != nil {
+		return err
+	}
 	tag, err := tx.Exec(ctx, sqlNeedRecovery, reason, actor)
 	if err != nil {
 		return fmt.Errorf("freeze for a recovery: %w", err)

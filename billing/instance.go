@@ -105,8 +105,7 @@ ON CONFLICT (only_row) DO NOTHING`
 
 const sqlBound = `
 SELECT environment, livemode
-FROM singil.instance
-FOR UPDATE`
+FROM singil.instance`
 
 // Bind binds a new database to this installation, and checks a bound one.
 // Another environment or mode is ErrOtherInstallation. Another cluster or
@@ -114,12 +113,20 @@ FOR UPDATE`
 // backup must be asked of the provider first. The freeze is durable when tx
 // commits, so commit it on that error too.
 func Bind(ctx context.Context, tx pgx.Tx, environment Environment, livemode bool) error {
-	if _, err := tx.Exec(ctx, sqlBind, environment, livemode); err != nil {
-		return fmt.Errorf("bind the database: %w", err)
-	}
 	var wasEnvironment Environment
 	var wasLive bool
-	if err := tx.QueryRow(ctx, sqlBound).Scan(&wasEnvironment, &wasLive); err != nil {
+	bound := func() error {
+		return tx.QueryRow(ctx, sqlBound).Scan(&wasEnvironment, &wasLive)
+	}
+	// A daemon that starts where others charge only reads.
+	err := bound()
+	if errors.Is(err, pgx.ErrNoRows) {
+		if _, err := tx.Exec(ctx, sqlBind, environment, livemode); err != nil {
+			return fmt.Errorf("bind the database: %w", err)
+		}
+		err = bound()
+	}
+	if err != nil {
 		return fmt.Errorf("read the binding: %w", err)
 	}
 	if wasEnvironment != environment || wasLive != livemode {
@@ -138,9 +145,25 @@ UPDATE singil.instance
 SET frozen = true, frozen_reason = $1, frozen_by = $2, frozen_at = clock_timestamp()
 WHERE NOT frozen`
 
+// Armings share a lock on the row, and where many charge there is always one: a
+// change of the row would wait for a moment without any. The table's lock is given
+// in turn, so armings that come later wait for us.
+const sqlLockInstance = `LOCK TABLE singil.instance IN EXCLUSIVE MODE`
+
+// lockInstance waits for the armings under way, and only for those.
+func lockInstance(ctx context.Context, tx pgx.Tx) error {
+	if _, err := tx.Exec(ctx, sqlLockInstance); err != nil {
+		return fmt.Errorf("lock the instance: %w", err)
+	}
+	return nil
+}
+
 // Freeze stops all charging, in every daemon, from the moment tx commits. A
 // frozen instance keeps its first reason.
 func Freeze(ctx context.Context, tx pgx.Tx, actor, reason string) error {
+	if err := lockInstance(ctx, tx); err != nil {
+		return err
+	}
 	tag, err := tx.Exec(ctx, sqlFreeze, reason, actor)
 	if err != nil {
 		return fmt.Errorf("freeze: %w", err)
@@ -159,6 +182,9 @@ WHERE frozen`
 // Unfreeze lets charging go on. While a recovery is needed it is refused, with a
 // *RefusedError: WaiveRecovery comes first, if somebody answers for it.
 func Unfreeze(ctx context.Context, tx pgx.Tx, actor, reason string) error {
+	if err := lockInstance(ctx, tx); err != nil {
+		return err
+	}
 	needed, err := recoveryNeeded(ctx, tx)
 	if err != nil {
 		return err
@@ -177,6 +203,9 @@ UPDATE singil.instance SET virtual_now = $1 WHERE NOT livemode`
 
 // SetVirtualClock moves the virtual clock. It is refused with livemode.
 func SetVirtualClock(ctx context.Context, tx pgx.Tx, now time.Time) error {
+	if err := lockInstance(ctx, tx); err != nil {
+		return err
+	}
 	tag, err := tx.Exec(ctx, sqlSetVirtualClock, now)
 	if err != nil {
 		return fmt.Errorf("set the virtual clock: %w", err)

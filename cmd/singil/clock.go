@@ -103,8 +103,9 @@ func (o output) clock(cmd *cobra.Command, move func(ctx context.Context, tx pgx.
 	})
 }
 
-// The row is locked, so that two that advance at once add up.
-const sqlLockClock = `SELECT FROM singil.instance FOR UPDATE`
+// Locked, so that two that advance at once add up; as a whole, so that the many
+// that charge and share the row do not keep us waiting.
+const sqlLockClock = `LOCK TABLE singil.instance IN EXCLUSIVE MODE`
 
 // advanceClock moves the clock on from where it stands; one that is not virtual
 // yet begins at the real time.
