@@ -62,7 +62,9 @@ func TestInstanceChangesWhileCharging(t *testing.T) {
 		"Freeze":   func(ctx context.Context, tx pgx.Tx) error { return billing.Freeze(ctx, tx, "tester", "stop it") },
 		"Unfreeze": func(ctx context.Context, tx pgx.Tx) error { return billing.Unfreeze(ctx, tx, "tester", "go on") },
 		"Clock":    func(ctx context.Context, tx pgx.Tx) error { return billing.SetVirtualClock(ctx, tx, noon) },
-		"Bind":     func(ctx context.Context, tx pgx.Tx) error { return billing.Bind(ctx, tx, billing.EnvironmentDev, false) },
+		"Bind": func(ctx context.Context, tx pgx.Tx) error {
+			return billing.Bind(ctx, tx, billing.EnvironmentDev, false)
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -177,7 +177,7 @@ func (s *soak) checkEnd(ctx context.Context, b books, ledger sandbox.Ledger, fou
 		s.errorf("%v", err)
 	}
 	s.checkAges(ctx, ledger, found)
-	for _, what := range mustHappen {
+	for _, what := range s.mustHappen() {
 		if s.counted(what) == 0 {
 			s.errorf("%q never happened: the run was too short to prove anything", what)
 		}

@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -243,10 +244,11 @@ func TestCommitOnItsWay(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, tt := range []struct {
-		name            string
-		fate            commitFate
-		acknowledged    bool
-		committed, held int
+		name         string
+		fate         commitFate
+		acknowledged bool
+		committed    int
+		held         int32
 	}{
 		{"Passes", commitPasses, true, 1, 0},
 		{"NeverArrives", commitUnheard, false, 0, 0},
@@ -254,12 +256,14 @@ func TestCommitOnItsWay(t *testing.T) {
 		{"IsHeld", commitHeld, true, 1, 1},
 	} {
 		t.Run(tt.name, func(t *testing.T) { // not parallel: one connection looks at all
-			held := 0
-			var armed []bool
+			var held, commits, arming atomic.Int32
 			proxy := newPGProxy(t, addressOf(t, dsn), func(arms bool) commitFate {
-				armed = append(armed, arms)
+				commits.Add(1)
+				if arms {
+					arming.Add(1)
+				}
 				return tt.fate
-			}, func() { held++ })
+			}, func() { held.Add(1) })
 			through, err := pgx.Connect(t.Context(), throughProxy(t, dsn, proxy))
 			if err != nil {
 				t.Fatal(err)
@@ -281,11 +285,11 @@ func TestCommitOnItsWay(t *testing.T) {
 			if err := direct.QueryRow(t.Context(), `SELECT count(*) FROM committed WHERE fate = $1`, int(tt.fate)).Scan(&n); err != nil {
 				t.Fatal(err)
 			}
-			if n != tt.committed || held != tt.held {
-				t.Errorf("%d rows are committed, want %d; held %d times, want %d", n, tt.committed, held, tt.held)
+			if n != tt.committed || held.Load() != tt.held {
+				t.Errorf("%d rows are committed, want %d; held %d times, want %d", n, tt.committed, held.Load(), tt.held)
 			}
-			if len(armed) != 1 || !armed[0] {
-				t.Errorf("the proxy saw the commits %v, want one that arms", armed)
+			if commits.Load() != 1 || arming.Load() != 1 {
+				t.Errorf("the proxy saw %d commits, %d of them of an arming, want one", commits.Load(), arming.Load())
 			}
 		})
 	}

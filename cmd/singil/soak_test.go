@@ -318,7 +318,7 @@ func (s *soak) pass(ctx context.Context) {
 	defer minute.Stop()
 	defer line.Stop()
 	for ctx.Err() == nil {
-		quiet := s.quiet(ctx, 4*time.Second)
+		quiet := s.quiet(ctx, 20*time.Second)
 		if to, ok := s.next(ctx, quiet); ok {
 			s.set(ctx, to)
 		}
@@ -342,7 +342,7 @@ func (s *soak) settle(ctx context.Context) {
 	s.box.ClearFaults()
 	s.do(ctx, "resume what is paused", s.resumeAll)
 	deadline := time.Now().Add(time.Minute + s.length/4)
-	for !s.quiet(ctx, 3*time.Second) && time.Now().Before(deadline) {
+	for !s.quiet(ctx, 10*time.Second) && time.Now().Before(deadline) {
 		s.set(ctx, s.clock().Add(billing.Lease+time.Minute))
 	}
 	s.checkPeriods()
@@ -351,7 +351,7 @@ func (s *soak) settle(ctx context.Context) {
 		return err
 	})
 	for time.Now().Before(deadline) {
-		quiet := s.quiet(ctx, 3*time.Second)
+		quiet := s.quiet(ctx, 10*time.Second)
 		open := s.number(ctx, `SELECT (SELECT count(*) FROM singil.invoices WHERE status = 'open') + (SELECT count(*) FROM singil.webhook_events WHERE processed_at IS NULL)`)
 		drain, cancel := context.WithTimeout(ctx, 10*time.Second)
 		if err := s.box.Drain(drain); err != nil {
@@ -381,9 +381,8 @@ SELECT (SELECT count(*) FROM singil.subscriptions WHERE next_due_at <= $1)
 // lease is over, and that takes the clock. It does not while PayMongo holds us
 // back, for then an attach may be about to be sent.
 func (s *soak) quiet(ctx context.Context, patience time.Duration) bool {
-	const stuck = 500 * time.Millisecond
 	deadline := time.Now().Add(patience)
-	tick := time.NewTicker(40 * time.Millisecond)
+	tick := time.NewTicker(80 * time.Millisecond)
 	defer tick.Stop()
 	last, moved := int64(-1), time.Now()
 	for ctx.Err() == nil {
@@ -398,6 +397,12 @@ func (s *soak) quiet(ctx context.Context, patience time.Duration) bool {
 			return true
 		case held || waiting != last:
 			last, moved = waiting, now
+		}
+		// In a crowd the clock must not overtake those who wait for their turn: their
+		// leases would end, and the work be done again and again.
+		stuck := 500 * time.Millisecond
+		if last > int64(s.subscriptions/20) {
+			stuck = 2500 * time.Millisecond
 		}
 		if time.Since(moved) > stuck || time.Now().After(deadline) {
 			return false

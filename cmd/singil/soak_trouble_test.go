@@ -46,9 +46,18 @@ var troubleOrder = []string{
 	commitsUnheard, repliesCut, armRepliesCut, resets, retries, pauses, resumes, cancels, freezes, breakers, refusals,
 }
 
-// mustHappen lists what a soak of some length cannot have missed, or it proves
-// less than it says.
-var mustHappen = []string{sigkills, rollings, databaseKills, terminations, truncations, stopsAnywhere, commitsUnheard, repliesCut, resets, pauses}
+// mustHappen lists what a soak of this length cannot have missed, or it proves less
+// than it says.
+func (s *soak) mustHappen() []string {
+	least := []string{sigkills, databaseKills}
+	if s.isShort() {
+		return least
+	}
+	return append(least, rollings, terminations, truncations, stopsAnywhere, stopsCommit, commitsUnheard, armRepliesCut, resets, retries, pauses)
+}
+
+// isShort tells a run in which what is rare would not happen.
+func (s *soak) isShort() bool { return s.length < time.Minute }
 
 // trouble starts everything that goes wrong until ctx is done.
 //
@@ -84,7 +93,7 @@ func (s *soak) trouble(ctx context.Context, all *sync.WaitGroup) {
 	every("postgres", 30*time.Second, s.killDatabase)
 	every("backends", 4*time.Second, s.terminateBackends)
 	every("truncate", time.Minute, s.truncateQueue)
-	every("stop", 9*time.Second, func(_ context.Context, dice *dice) {
+	every("stop", 12*time.Second, func(_ context.Context, dice *dice) {
 		s.stop(dice, s.daemons[dice.below(soakDaemons)], stopsAnywhere)
 	})
 	every("network", 12*time.Second, func(_ context.Context, dice *dice) {
@@ -151,7 +160,7 @@ func (s *soak) vacuum(ctx context.Context, _ *dice) {
 func (s *soak) stop(dice *dice, d *soakDaemon, why string) {
 	length := dice.between(200*time.Millisecond, 1500*time.Millisecond)
 	switch n := dice.below(100); {
-	case n < 3 && s.length > time.Minute:
+	case n < 1 && !s.isShort():
 		length += pastSending
 	case n < 20:
 		length += 1500 * time.Millisecond
@@ -174,6 +183,9 @@ func (s *soak) commitFate(dice *dice, arms bool) commitFate {
 	cut, hold := 15, 0
 	if arms {
 		cut, hold = 250, 200
+	}
+	if s.isShort() {
+		cut, hold = 5*cut, 5*hold
 	}
 	switch {
 	case n < cut:
