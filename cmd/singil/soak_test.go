@@ -82,7 +82,8 @@ type soak struct {
 	daemons []*soakDaemon
 
 	// Of the one goroutine that lets the time pass and checks.
-	recovered time.Time // the virtual time when nothing went wrong any more
+	line      *time.Ticker // for whoever watches
+	recovered time.Time    // the virtual time when nothing went wrong any more
 	checks    int
 	last      checked
 
@@ -283,7 +284,8 @@ func (s *soak) subscribe(client *paymongo.Client) {
 // run is the whole soak.
 func (s *soak) run(report string) {
 	t := s.t
-	s.began = time.Now()
+	s.began, s.line = time.Now(), time.NewTicker(10*time.Second)
+	defer s.line.Stop()
 	s.printf("soak for %s, seed %d, %d subscriptions, %d daemons", s.length, *soakSeed, s.subscriptions, soakDaemons)
 	alive, end := context.WithCancel(context.WithoutCancel(t.Context()))
 	var keepers sync.WaitGroup
@@ -314,9 +316,8 @@ func (s *soak) run(report string) {
 
 // pass lets the time pass until ctx is done.
 func (s *soak) pass(ctx context.Context) {
-	minute, line := time.NewTicker(min(time.Minute, s.length/3)), time.NewTicker(10*time.Second)
+	minute := time.NewTicker(min(time.Minute, s.length/3))
 	defer minute.Stop()
-	defer line.Stop()
 	for ctx.Err() == nil {
 		quiet := s.quiet(ctx, 20*time.Second)
 		if to, ok := s.next(ctx, quiet); ok {
@@ -327,11 +328,6 @@ func (s *soak) pass(ctx context.Context) {
 			s.check(false)
 		default:
 		}
-		select {
-		case <-line.C:
-			s.progress()
-		default:
-		}
 	}
 }
 
@@ -340,6 +336,7 @@ func (s *soak) pass(ctx context.Context) {
 func (s *soak) settle(ctx context.Context) {
 	s.recovered = s.clock()
 	s.box.ClearFaults()
+	s.set(ctx, s.recovered) // the end of the time may have come between the two clocks
 	s.do(ctx, "resume what is paused", s.resumeAll)
 	deadline := time.Now().Add(time.Minute + s.length/4)
 	for !s.quiet(ctx, 10*time.Second) && time.Now().Before(deadline) {
@@ -409,6 +406,8 @@ func (s *soak) quiet(ctx context.Context, patience time.Duration) bool {
 		}
 		select {
 		case <-tick.C:
+		case <-s.line.C:
+			s.progress()
 		case <-ctx.Done():
 		}
 	}
