@@ -32,7 +32,7 @@ import (
 var (
 	soakLength        = flag.Duration("soak", 0, "how long TestSoak runs, such as 30m; 0 leaves it out")
 	soakSeed          = flag.Uint64("soak-seed", 20260131, "seed of what the soak and its sandbox choose")
-	soakSubscriptions = flag.Int("soak-subscriptions", 4000, "subscriptions of TestSoak")
+	soakSubscriptions = flag.Int("soak-subscriptions", 6000, "subscriptions of TestSoak")
 	soakReport        = flag.String("soak-report", "", "file that TestSoak writes its report to, as markdown")
 )
 
@@ -365,43 +365,48 @@ func (s *soak) settle(ctx context.Context) {
 	s.errorf("not everything was settled in time")
 }
 
-// Nothing waits for a worker when this is zero. Open invoices of a paused
-// subscription are looked at and left alone, again and again.
+// Nothing waits for a worker when the first is zero. Open invoices of a paused
+// subscription are looked at and left alone, again and again. The second is what
+// waits in the queue for its turn.
 const sqlSoakWaiting = `
 SELECT (SELECT count(*) FROM singil.subscriptions WHERE next_due_at <= $1)
      + (SELECT count(*) FROM singil.invoices i JOIN singil.subscriptions s ON s.id = i.subscription_id
         WHERE i.status = 'open' AND (i.next_attempt_at <= $1 OR i.claimed) AND s.status <> 'paused'),
+       (SELECT count(*) FROM river.river_job WHERE state = 'available' AND queue = 'charge'),
        COALESCE((SELECT blocked_until > clock_timestamp() FROM singil.provider_state), false)`
 
+const (
+	// stuck is how long nothing may move, and trickling how long what is left of an
+	// empty queue may take, until the clock moves on.
+	stuck, trickling = 500 * time.Millisecond, 1500 * time.Millisecond
+)
+
 // quiet waits until nothing that is due waits for a worker. It gives up when
-// nothing moves any more: what a killed daemon had claimed is found again when its
-// lease is over, and that takes the clock. It does not while PayMongo holds us
-// back, for then an attach may be about to be sent.
+// nothing moves any more and the queue is empty: what a killed daemon had claimed is
+// found again when its lease is over, and that takes the clock. It waits for a
+// crowd, whose leases would end before its turn; and while PayMongo holds us back,
+// for then an attach may be about to be sent.
 func (s *soak) quiet(ctx context.Context, patience time.Duration) bool {
-	deadline := time.Now().Add(patience)
 	tick := time.NewTicker(80 * time.Millisecond)
 	defer tick.Stop()
-	last, moved := int64(-1), time.Now()
+	began := time.Now()
+	last, moved, busy := int64(-1), began, began
 	for ctx.Err() == nil {
-		var waiting int64
+		var waiting, queued int64
 		var held bool
-		err := s.pool.QueryRow(ctx, sqlSoakWaiting, s.clock()).Scan(&waiting, &held)
-		switch now := time.Now(); {
-		case err != nil:
-			moved = now // the database is away, and so is everything else
-			deadline = now.Add(patience)
+		err := s.pool.QueryRow(ctx, sqlSoakWaiting, s.clock()).Scan(&waiting, &queued, &held)
+		now := time.Now()
+		switch {
+		case err != nil: // the database is away, and so is everything else
+			began, moved, busy = now, now, now
 		case waiting == 0 && !held:
 			return true
-		case held || waiting != last:
+		case held || queued > 0:
+			moved, busy = now, now
+		case waiting != last:
 			last, moved = waiting, now
 		}
-		// In a crowd the clock must not overtake those who wait for their turn: their
-		// leases would end, and the work be done again and again.
-		stuck := 500 * time.Millisecond
-		if last > int64(s.subscriptions/20) {
-			stuck = 2500 * time.Millisecond
-		}
-		if time.Since(moved) > stuck || time.Now().After(deadline) {
+		if now.Sub(moved) > stuck || now.Sub(busy) > trickling || now.Sub(began) > patience {
 			return false
 		}
 		select {
