@@ -52,7 +52,7 @@ func (s *soak) report() string {
 	row := func(what string, format string, args ...any) {
 		line("| %s | "+format+" |", append([]any{what}, args...)...)
 	}
-	row("attaches executed", "%d (%.0f a minute)", c.sum.AttachesExecuted, float64(c.sum.AttachesExecuted)/s.length.Minutes())
+	row("attaches executed", "%d, %d of them in the %s (%.0f a minute)", c.sum.AttachesExecuted, s.inTime, s.length, float64(s.inTime)/s.length.Minutes())
 	row("intents, paid, declined", "%d, %d, %d", c.sum.Intents, c.sum.PaidPayments, c.sum.FailedPayments)
 	row("**charged twice**", "**%d**", c.doubles)
 	row("**lost** (periods without an invoice, payments not on record)", "**%d**", c.lost+s.counted(lostPeriods))

@@ -84,6 +84,7 @@ type soak struct {
 	// Of the one goroutine that lets the time pass and checks.
 	line      *time.Ticker // for whoever watches
 	recovered time.Time    // the virtual time when nothing went wrong any more
+	inTime    int          // attaches executed until then
 	checks    int
 	last      checked
 
@@ -301,6 +302,7 @@ func (s *soak) run(report string) {
 	s.pass(chaos)
 	calm()
 	troubles.Wait()
+	s.inTime = s.box.Summary("invoice").AttachesExecuted
 	s.calmDown()
 	s.settle(alive)
 	s.check(true)
