@@ -674,9 +674,6 @@ func withSetting(t *testing.T, dsn, name, value string) string {
 	return u.String()
 }
 
-// pgx sends COMMIT as a message of the simple protocol, by itself.
-var commitMessage = []byte("Q\x00\x00\x00\x0bcommit\x00")
-
 func (p *cuttingProxy) pipe(client, server net.Conn) {
 	var ours atomic.Bool // the next that the server says is that it has committed
 	p.pipes.Go(func() {
