@@ -1,0 +1,65 @@
+package worker_test
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/singil/singil/billing"
+	"github.com/singil/singil/paymongo/sandbox"
+)
+
+// What TestPropertyNeverTwiceNeverLost has found, in the shortest form.
+
+// plain is a world with one subscription of one month.
+func plain(t *testing.T, numbers ...string) *world {
+	t.Helper()
+	w := newGround(t).newWorld("off")
+	t.Cleanup(w.close)
+	w.plan(49900, billing.IntervalUnitMonth, 1, billing.CatchUpBillAll, billing.EndActionCancel)
+	w.subscribe(w.plans[0], billing.EndActionCancel, time.Time{}, numbers...)
+	return w
+}
+
+// charge sweeps and charges the first invoice.
+func (w *world) charge(t *testing.T) uuid.UUID {
+	t.Helper()
+	w.sweep(context.Background(), w.workers[0])
+	id := w.invoices("true")[0]
+	if err := w.workers[0].Charge(context.Background(), id); err != nil {
+		t.Error(err)
+	}
+	return id
+}
+
+// checked checks the world as the property does.
+func (w *world) checked(t *testing.T) {
+	t.Helper()
+	w.check()
+	if problems := w.failures(); problems != "" {
+		t.Error(problems)
+	}
+}
+
+// TestTwoWorkersSeeTheSameIntentCancelled: the second one finds the next
+// generation begun and leaves it alone.
+func TestTwoWorkersSeeTheSameIntentCancelled(t *testing.T) {
+	t.Parallel()
+	w := plain(t, "4343434343434345")
+	w.fault(sandbox.Fault{Kind: sandbox.Decline, Code: "do_not_honor", Times: 1})
+	id := w.charge(t)
+	w.fault(sandbox.Fault{Kind: sandbox.ExpireIntent, Endpoint: "payment_intents.retrieve", Times: 1})
+	w.retry(id)
+	w.gate.ambush(afterRetrieve, func() {
+		if err := w.workers[1].Charge(context.Background(), id); err != nil {
+			t.Error(err)
+		}
+	})
+	w.charge(t)
+	w.checked(t)
+	if n := len(w.set1(`SELECT id FROM singil.payment_intents`)); n != 2 {
+		t.Errorf("%d intents, want the dead one and the next", n)
+	}
+}
