@@ -342,33 +342,58 @@ func (w *world) checkEnd() {
 	if b.waiting > 0 {
 		w.wrong("%d deliveries wait after days", b.waiting)
 	}
+	w.count(b)
 }
 
-// settleDown mends everything and lets time pass over the ladder of looks.
+// count tells what there was to check.
+func (w *world) count(b *books) {
+	w.tally["sequences"]++
+	w.tally["actions"] += len(w.trace)
+	for _, i := range b.invoices {
+		w.tally["invoices "+i.Status]++
+	}
+	for _, a := range b.attempts {
+		w.tally["attempts "+string(a.State)]++
+	}
+	for _, pi := range b.intents {
+		w.tally["intents "+string(pi.State)]++
+	}
+}
+
+// settleDown mends everything and lets time pass over the ladder of looks, four
+// days of it.
 func (w *world) settleDown() {
 	w.box.ClearFaults()
 	w.unfreeze()
-	w.act(func(ctx context.Context, tx pgx.Tx) error {
-		_, err := tx.Exec(ctx, `UPDATE singil.instance SET day_max_count = 1000000; DELETE FROM river.river_job`)
-		return err
-	})
-	for end := w.now.AddDate(0, 0, 5); ; {
-		w.closeBreaker()
-		w.sweep(context.Background(), w.workers[0])
-		for jobs := w.takeJobs(); len(jobs) > 0; jobs = w.takeJobs() {
-			for _, j := range jobs {
-				w.trouble(j.kind, j.run(context.Background(), w, w.workers[0]))
-			}
-		}
-		w.drain()
-		next := w.nextWake()
-		if !w.now.Before(end) {
-			return
-		}
-		// Minutes apart at least: dunning at once and leases would take the whole day.
-		w.set(minTime(maxTime(next, w.now.Add(6*time.Minute)), end), w.behind)
+	w.exec(`UPDATE singil.instance SET day_max_count = 1000000`)
+	w.takeJobs()
+	for end := w.now.AddDate(0, 0, 4); w.now.Before(end); {
+		w.settleStep()
+		// Hours apart at least: what is due again after a minute would take days.
+		w.set(minTime(maxTime(w.nextWake(), w.now.Add(2*time.Hour)), end), w.behind)
 		w.drain()
 	}
+	for range 10 { // one card after the other
+		if w.settleStep() == 0 {
+			return
+		}
+	}
+}
+
+// settleStep is a tick in which nothing goes wrong.
+func (w *world) settleStep() (n int) {
+	if w.brokenWith != nil {
+		w.closeBreaker()
+	}
+	w.sweep(context.Background(), w.workers[0])
+	for jobs := w.takeJobs(); len(jobs) > 0; jobs = w.takeJobs() {
+		n += len(jobs)
+		for _, j := range jobs {
+			w.trouble(j.kind, j.run(context.Background(), w, w.workers[0]))
+		}
+	}
+	w.drain()
+	return n
 }
 
 func minTime(a, b time.Time) time.Time {

@@ -1,6 +1,7 @@
 package worker_test
 
 import (
+	"bytes"
 	"context"
 	"crypto/hmac"
 	"crypto/sha256"
@@ -50,10 +51,12 @@ type ground struct {
 	metrics *worker.Metrics
 	log     *slog.Logger
 	world   atomic.Pointer[world]
+	failed  bool
+	tally   map[string]int // what all sequences came to
 }
 
 func newGround(t *testing.T) *ground {
-	g := &ground{t: t, wire: &wire{}, metrics: worker.NewMetrics(), log: slog.New(slog.DiscardHandler)}
+	g := &ground{t: t, wire: &wire{}, metrics: worker.NewMetrics(), tally: map[string]int{}, log: slog.New(slog.DiscardHandler)}
 	if *verbose {
 		g.log = slog.New(slog.NewTextHandler(t.Output(), nil))
 	}
@@ -119,11 +122,13 @@ func newPool(t *testing.T, dsn string, w *wire) *pgxpool.Pool {
 	return pool
 }
 
-// wire lies between the workers and the database, and can be cut.
+// wire lies between the workers and the database, and can be cut at the beginning
+// or the end of a transaction: a cut between the two comes to the same as one
+// before the end.
 type wire struct {
 	mu    sync.Mutex
-	left  int  // requests until the cut; 0: none
-	after bool // the request is executed, and its answer is lost
+	left  int  // begins and commits until the cut; 0: none
+	after bool // the commit is executed, and its answer is lost
 }
 
 var errCut = errors.New("the wire is cut")
@@ -139,10 +144,11 @@ func (w *wire) cutAt(n int, after bool) {
 	w.left, w.after = n, after
 }
 
-func (w *wire) next() (cut, after bool) {
+func (w *wire) next(request []byte) (cut, after bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.left == 0 {
+	// A simple query: 'Q', four bytes of length, the statement.
+	if w.left == 0 || len(request) < 5 || !bytes.HasPrefix(request[5:], []byte("begin")) && !bytes.HasPrefix(request[5:], []byte("commit")) {
 		return false, false
 	}
 	w.left--
@@ -156,7 +162,7 @@ type wiredConn struct {
 }
 
 func (c *wiredConn) Write(b []byte) (int, error) {
-	cut, after := c.wire.next()
+	cut, after := c.wire.next(b)
 	if cut && !after {
 		return 0, errors.Join(errCut, c.Close())
 	}
@@ -261,7 +267,7 @@ type world struct {
 	subs   []*agreement
 	cards  int
 	forged int
-	lies   map[string]bool // payments that only a lying webhook told of
+	trace  []string // the actions so far
 
 	// What must not have changed since.
 	frozenWith  map[uuid.UUID]bool               // attempts when it was frozen; nil: it is not
@@ -307,7 +313,7 @@ UPDATE singil.provider_state SET breaker_open = false, breaker_reason = NULL, bl
 // newWorld makes an empty one. Close it.
 func (g *ground) newWorld(idempotency string) *world {
 	w := &world{
-		ground: g, now: noon, lies: map[string]bool{},
+		ground: g, now: noon,
 		stoppedWith: map[uuid.UUID]map[uuid.UUID]bool{}, pausedWith: map[uuid.UUID]map[uuid.UUID]bool{},
 	}
 	profile := sandbox.DefaultProfile()
@@ -374,7 +380,7 @@ func (w *world) plan(minor int64, unit billing.IntervalUnit, count int, catchUp 
 }
 
 func dunningUntil(end billing.EndAction) string {
-	return fmt.Sprintf(`{"offsets_days":[1,3],"hour":9,"end":%q}`, end)
+	return fmt.Sprintf(`{"offsets_days":[1,3],"hour":9,"spread_minutes":0,"end":%q}`, end)
 }
 
 // subscribe makes a customer with cards and a subscription from now on.
@@ -384,35 +390,45 @@ func (w *world) subscribe(p terms, end billing.EndAction, trialEnd time.Time, nu
 		id: uuid.New(), name: fmt.Sprint("s", len(w.subs)), customer: fmt.Sprint("c", len(w.subs)), terms: p, anchor: w.now, wake: w.now,
 		trialEnd: trialEnd, opened: map[int]debt{}, skipped: map[int]billing.SkipReason{},
 	}
-	w.exec(`INSERT INTO singil.customers (id, external_id) VALUES ($1, $2)`, customer, a.customer)
 	w.subs = append(w.subs, a)
-	for _, number := range numbers {
-		w.addCard(a, number)
-	}
 	status, trial := billing.SubscriptionActive, &trialEnd
 	if trialEnd.IsZero() {
 		trial = nil
 	} else {
 		status = billing.SubscriptionTrialing
 	}
-	w.exec(`INSERT INTO singil.subscriptions (id, external_id, customer_id, plan_id, status, amount_minor, currency, interval_unit, interval_count,
+	batch := &pgx.Batch{}
+	batch.Queue(`INSERT INTO singil.customers (id, external_id) VALUES ($1, $2)`, customer, a.customer)
+	for i, number := range numbers {
+		method, err := w.saveCard(number)
+		w.trouble("save a card", err)
+		batch.Queue(`INSERT INTO singil.payment_methods (id, customer_id, provider_payment_method_id, brand, exp_month, exp_year, position)
+			VALUES ($1, $2, $3, 'visa', 12, 2030, $4)`, uuid.New(), customer, method, i)
+	}
+	batch.Queue(`INSERT INTO singil.subscriptions (id, external_id, customer_id, plan_id, status, amount_minor, currency, interval_unit, interval_count,
 			anchor_at, time_zone, next_period_no, next_due_at, bill_from, trial_end, dunning, catch_up)
 		VALUES ($1, $2, $3, $4, $5, $6, 'PHP', $7, $8, $9, 'Asia/Manila', 0, $9, $9, $10, $11, $12)`,
 		a.id, a.name, customer, p.id, status, p.minor, p.interval.Unit, p.interval.Count, w.now, trial, dunningUntil(end), p.catchUp)
+	w.trouble("subscribe", w.look.SendBatch(context.Background(), batch).Close())
 }
 
-// addCard saves a card at the provider and imports it, behind the others.
-func (w *world) addCard(a *agreement, number string) {
-	ctx := context.Background()
-	method, err := w.client.PaymentMethods.Create(ctx, &paymongo.PaymentMethodCreateParams{Type: "card", Details: &paymongo.CardDetails{
+func (w *world) saveCard(number string) (id string, err error) {
+	method, err := w.client.PaymentMethods.Create(context.Background(), &paymongo.PaymentMethodCreateParams{Type: "card", Details: &paymongo.CardDetails{
 		Number: paymongo.NewSecret(number), ExpMonth: 12, ExpYear: 2030, CVC: paymongo.NewSecret("123"),
 	}})
 	if err != nil {
-		return // a fault may hit this call too: no card, then
+		return "", err
 	}
+	return method.ID, nil
+}
+
+// addCard saves another card at the provider and imports it, behind the others.
+func (w *world) addCard(a *agreement, number string) {
+	method, err := w.saveCard(number)
+	w.trouble("save a card", err)
 	line := fmt.Sprintf(`{"type":"payment_method","customer":%q,"paymongo_payment_method_id":%q,"brand":"visa","last4":%q,"exp_month":12,"exp_year":2030}`,
-		a.customer, method.ID, number[len(number)-4:])
-	result, err := billing.Import(ctx, w.look, strings.NewReader(line), billing.ImportOptions{Now: w.now, Actor: "ana", Source: "property"})
+		a.customer, method, number[len(number)-4:])
+	result, err := billing.Import(context.Background(), w.look, strings.NewReader(line), billing.ImportOptions{Now: w.now, Actor: "ana", Source: "property"})
 	if err != nil || result.PaymentMethods.Created != 1 {
 		w.wrong("import of a card: %+v %v", result, err)
 	}
