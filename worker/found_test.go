@@ -59,7 +59,7 @@ func TestTwoWorkersSeeTheSameIntentCancelled(t *testing.T) {
 	})
 	w.charge(t)
 	w.checked(t)
-	if n := len(w.set1(`SELECT id FROM singil.payment_intents`)); n != 2 {
+	if n := len(w.ids(`SELECT id FROM singil.payment_intents`)); n != 2 {
 		t.Errorf("%d intents, want the dead one and the next", n)
 	}
 }

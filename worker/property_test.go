@@ -340,7 +340,7 @@ func (w *world) loseReply(rt *rapid.T) {
 	w.fault(f)
 }
 
-// outcome decides what becomes of the next attach. No retrieve is stale: that it
+// outcome decides what becomes of the next attach. No look is stale: that it
 // shows the result is what the protocol assumes.
 func (w *world) outcome(rt *rapid.T) {
 	f := sandbox.Fault{Times: 1, Endpoint: "payment_intents.attach"}
@@ -479,7 +479,7 @@ func (w *world) cancelNow(a *agreement) {
 		a.closePause(w.now)
 		a.end()
 		delete(w.pausedWith, a.id)
-		w.stoppedWith[a.id] = w.set1(`SELECT DISTINCT a.invoice_id FROM singil.attempts a JOIN singil.invoices i ON i.id = a.invoice_id WHERE i.subscription_id = $1`, a.id)
+		w.stoppedWith[a.id] = w.ids(`SELECT DISTINCT a.invoice_id FROM singil.attempts a JOIN singil.invoices i ON i.id = a.invoice_id WHERE i.subscription_id = $1`, a.id)
 	}
 }
 

@@ -599,10 +599,10 @@ func (w *world) invoices(where string) []uuid.UUID {
 
 // attempts are those on record.
 func (w *world) attempts() map[uuid.UUID]bool {
-	return w.set1(`SELECT id FROM singil.attempts`)
+	return w.ids(`SELECT id FROM singil.attempts`)
 }
 
-func (w *world) set1(sql string, args ...any) map[uuid.UUID]bool {
+func (w *world) ids(sql string, args ...any) map[uuid.UUID]bool {
 	rows, err := w.look.Query(context.Background(), sql, args...)
 	w.trouble(sql, err)
 	ids, err := pgx.CollectRows(rows, pgx.RowTo[uuid.UUID])
