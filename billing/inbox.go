@@ -236,13 +236,14 @@ func RecordUnasked(ctx context.Context, tx pgx.Tx, p ProviderPayment, providerIn
 
 const sqlParkMentioned = `
 UPDATE singil.invoices
-SET status = 'review', reason = $2, claimed = false, waiting_for = 'schedule', next_attempt_at = NULL, updated_at = clock_timestamp()
+SET status = 'review', reason = $2, claimed = false, waiting_for = 'schedule', next_attempt_at = NULL,
+    look_back_at = $3::timestamptz + interval '1 day', look_backs = 0, updated_at = clock_timestamp()
 WHERE id = $1 AND status = 'open'`
 
 // ParkMentioned puts an open invoice in front of a human before it is charged
 // again: money came that nobody asked for.
 func ParkMentioned(ctx context.Context, tx pgx.Tx, m Mentioned, reason string, now time.Time) error {
-	tag, err := tx.Exec(ctx, sqlParkMentioned, m.InvoiceID, reason)
+	tag, err := tx.Exec(ctx, sqlParkMentioned, m.InvoiceID, reason, now)
 	if err != nil {
 		return fmt.Errorf("park invoice %s: %w", m.InvoiceID, err)
 	}

@@ -150,6 +150,8 @@ SET status = r.status,
     action_url = NULLIF(r.action_url, ''),
     paid_at = r.paid_at,
     payment_id = NULLIF(r.payment_id, ''),
+    look_back_at = CASE WHEN r.status IN ('uncollectible', 'review') AND i.attempt_count > 0 THEN $12::timestamptz + interval '1 day' END,
+    look_backs = 0,
     updated_at = clock_timestamp()
 FROM unnest($1::uuid[], $2::text[], $3::timestamptz[], $4::text[], $5::int[], $6::text[], $7::text[], $8::text[], $9::text[], $10::timestamptz[], $11::text[])
   AS r (id, status, next_attempt_at, waiting_for, polls, trigger, code, reason, action_url, paid_at, payment_id)
@@ -256,7 +258,7 @@ func (w *writes) queueRows(batch *pgx.Batch) {
 			ids[i], statuses[i], next[i], waiting[i], polls[i] = c.ID, c.Status, c.NextAttemptAt, string(c.WaitingFor), int32(c.Polls)
 			triggers[i], codes[i], reasons[i], urls[i], paid[i], payments[i] = string(c.Trigger), c.Code, c.Reason, c.ActionURL, c.PaidAt, c.PaymentID
 		}
-		batch.Queue(sqlWriteInvoices, ids, statuses, next, waiting, polls, triggers, codes, reasons, urls, paid, payments)
+		batch.Queue(sqlWriteInvoices, ids, statuses, next, waiting, polls, triggers, codes, reasons, urls, paid, payments, w.now)
 	}
 	if len(w.createFailed) > 0 {
 		batch.Queue(sqlWriteCreateFailed, w.createFailed)

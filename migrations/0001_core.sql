@@ -155,6 +155,8 @@ CREATE TABLE invoices (
   attempt_count      integer NOT NULL DEFAULT 0 CHECK (attempt_count >= 0),
   first_attempt_at   timestamptz,
   poll_count         integer NOT NULL DEFAULT 0 CHECK (poll_count >= 0),
+  look_back_at       timestamptz,
+  look_backs         smallint NOT NULL DEFAULT 0,
   attempt_trigger    text NOT NULL DEFAULT 'schedule' CHECK (attempt_trigger IN ('schedule', 'dunning', 'manual', 'card_update')),
   payment_method_id  uuid REFERENCES payment_methods ON DELETE RESTRICT,
   decline_code       text,
@@ -175,6 +177,8 @@ CREATE TABLE invoices (
 CREATE INDEX invoices_next_attempt ON invoices (next_attempt_at) WHERE status = 'open';
 CREATE INDEX invoices_customer ON invoices (customer_id);
 COMMENT ON TABLE invoices IS 'One debt for one period of one subscription.';
+CREATE INDEX invoices_look_back ON invoices (look_back_at) WHERE look_back_at IS NOT NULL;
+COMMENT ON COLUMN invoices.look_back_at IS 'When to ask the provider once more about an invoice that was given up, or is in front of a human: it may have been paid since.';
 COMMENT ON COLUMN invoices.claimed IS 'A sweep found it due and enqueued a job; next_attempt_at is then the end of the lease. Only a claimed invoice may be armed.';
 
 CREATE TABLE payment_intents (

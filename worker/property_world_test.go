@@ -86,11 +86,6 @@ func newGround(t *testing.T) *ground {
 		t.Fatal(err)
 	}
 	g.gate = &gate{Gateway: worker.NewPayMongo(g.client), ground: g}
-	for i := range g.workers {
-		g.workers[i] = worker.NewCollector(worker.Config{
-			Pool: g.pool, Gateway: g.gate, Environment: billing.EnvironmentDev, Log: g.log, Now: time.Now,
-		})
-	}
 	// It only inserts: the test runs the jobs, in an order of its own.
 	g.jobs, err = river.NewClient(riverpgxv5.New(g.pool), &river.Config{Schema: "river", Logger: g.log})
 	if err != nil {
@@ -328,6 +323,11 @@ func (g *ground) newWorld(idempotency string) *world {
 	g.world.Store(w)
 	g.wire.cutAt(0, false)
 	g.gate.ambush("", nil)
+	for i := range g.workers { // new ones: the last world's remember attempts that are gone
+		g.workers[i] = worker.NewCollector(worker.Config{
+			Pool: g.pool, Gateway: g.gate, Environment: billing.EnvironmentDev, Log: g.log, Metrics: g.metrics, Now: time.Now,
+		})
+	}
 	hook, err := g.client.Webhooks.Create(context.Background(), &paymongo.WebhookCreateParams{
 		URL: g.site.URL, Events: []paymongo.EventType{
 			paymongo.EventPaymentPaid, paymongo.EventPaymentFailed, paymongo.EventPaymentRefunded, paymongo.EventPaymentRefundUpdated,

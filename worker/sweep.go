@@ -161,11 +161,17 @@ func (w *Collector) enqueueDue(ctx context.Context, jobs *river.Client[pgx.Tx]) 
 		}
 		// Nothing may be charged: reconciling goes on, the rest waits where it is.
 		reconcileOnly := w.mayCharge(instance) != nil
-		claimed, err := billing.ClaimDue(ctx, tx, instance.Now(w.realNow()), w.sweepSize, reconcileOnly)
-		if err != nil || len(claimed) == 0 {
+		now := instance.Now(w.realNow())
+		claimed, err := billing.ClaimDue(ctx, tx, now, w.sweepSize, reconcileOnly)
+		if err != nil {
 			return err
 		}
-		n = len(claimed)
+		back, err := billing.ClaimLookBacks(ctx, tx, now, w.sweepSize)
+		if err != nil || len(claimed)+len(back) == 0 {
+			return err
+		}
+		n = max(len(claimed), len(back))
+		claimed = append(claimed, back...)
 		_, err = jobs.InsertManyFastTx(ctx, tx, jobsFor(claimed))
 		return err
 	})

@@ -160,7 +160,7 @@ func connect(ctx context.Context, dsn, application string) (*pgxpool.Pool, error
 	}
 	params := pc.ConnConfig.RuntimeParams
 	for name, value := range map[string]string{
-		"application_name": application, "statement_timeout": "60s", "lock_timeout": "20s", "idle_in_transaction_session_timeout": "60s",
+		"application_name": application, "statement_timeout": "60s", "lock_timeout": "20s", "idle_in_transaction_session_timeout": "10s",
 		// Statements here work on arrays of any length: a plan made while a table
 		// was empty must not be kept.
 		"plan_cache_mode": "force_custom_plan",
