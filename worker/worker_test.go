@@ -43,6 +43,7 @@ type plant struct {
 	metrics   *worker.Metrics
 	jobs      *river.Client[pgx.Tx]
 	now       time.Time
+	onSet     func(now time.Time) // nil: nobody else follows the clock
 }
 
 func setup(t *testing.T, opts ...func(*worker.Config)) *plant {
@@ -188,6 +189,9 @@ func maxTime(a, b time.Time) time.Time {
 func (p *plant) set(now time.Time) {
 	p.t.Helper()
 	p.now = now
+	if p.onSet != nil {
+		p.onSet(now)
+	}
 	p.box.Clock().Set(now)
 	p.box.Settle()
 	if err := pgx.BeginFunc(context.Background(), p.pool, func(tx pgx.Tx) error {
