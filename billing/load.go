@@ -3,6 +3,7 @@ package billing
 import (
 	"context"
 	"fmt"
+	"maps"
 	"time"
 
 	"github.com/google/uuid"
@@ -46,6 +47,14 @@ type Collection struct {
 
 	Cards    []Card        // the customer's, in order of preference
 	Attempts []PastAttempt // on this invoice, oldest first
+}
+
+// Copy is a collection that its owner may write to: what a run finds out of the
+// intent and its payments is not seen in the other.
+func (c *Collection) Copy() *Collection {
+	own := *c
+	own.Known = maps.Clone(c.Known)
+	return &own
 }
 
 // Card is a saved payment method.

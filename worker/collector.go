@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -117,7 +118,11 @@ func (w *Collector) loadBatch(ctx context.Context, ids []uuid.UUID) ([]loadedInv
 	}
 	out := make([]loadedInvoice, len(ids))
 	for i, id := range ids {
-		out[i] = loadedInvoice{Collection: found[id], now: now, may: w.mayCharge(instance)}
+		c := found[id]
+		if c != nil && slices.Contains(ids[:i], id) {
+			c = c.Copy() // two jobs of one invoice: each writes in its own
+		}
+		out[i] = loadedInvoice{Collection: c, now: now, may: w.mayCharge(instance)}
 	}
 	return out, nil
 }
