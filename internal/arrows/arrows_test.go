@@ -126,6 +126,10 @@ var rooms = []room{
 		path:     "internal/arrows",
 		testOnly: true,
 	},
+	{
+		path:     "internal/docs",
+		testOnly: true,
+	},
 }
 
 // A test may import these beside what its room may. The sandbox is no reason to

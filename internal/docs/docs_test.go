@@ -1,0 +1,239 @@
+// Package docs holds the documents to the code: what they name has to exist. It
+// consists of this test alone.
+package docs
+
+import (
+	"errors"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+const root = "../.."
+
+// What is looked for between backticks.
+var (
+	span       = regexp.MustCompile("`([^`\n]+)`")
+	makeTarget = regexp.MustCompile(`^make ([a-z-]+)`)
+	goTest     = regexp.MustCompile(`go test (\./[\w/]+).* -run '?\^?([\w|/]+)`)
+	member     = regexp.MustCompile(`^([a-z][\w/]*)\.(\w+(?:\.\w+)?)((?:/[^/]+)*)$`) // package.Name, package.TestName/Sub, table.rule
+	file       = regexp.MustCompile(`^[\w./-]+\.(?:go|sql|md|sh|yml|golden|json|txt)$`)
+	word       = regexp.MustCompile(`^\w+$`)
+	command    = regexp.MustCompile(`^singil ([a-z]+)`)
+	link       = regexp.MustCompile(`\]\(([^)#:]+)\)`)
+)
+
+// notYet are links to what a run writes.
+var notYet = map[string]bool{"reports/2026-11-23-soak.md": true}
+
+// code is what there is to be named.
+type code struct {
+	declared map[string]map[string]bool // by package: functions, types, constants, and methods as Type.Name
+	tests    map[string]string          // by package: the text of its tests
+	sql      string
+	text     string // of all Go files
+	words    map[string]bool
+	targets  map[string]bool
+}
+
+func TestEverythingNamedExists(t *testing.T) {
+	t.Parallel()
+	c := read(t)
+	documents, err := filepath.Glob(filepath.Join(root, "docs", "*.md"))
+	if err != nil || len(documents) == 0 {
+		t.Fatalf("no documents: %v", err)
+	}
+	for _, path := range documents {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, line := range strings.Split(string(text), "\n") {
+			for _, m := range span.FindAllStringSubmatch(line, -1) {
+				if missing := c.missing(m[1]); missing != "" {
+					t.Errorf("%s:%d: `%s`: %s", filepath.Base(path), i+1, m[1], missing)
+				}
+			}
+			for _, m := range link.FindAllStringSubmatch(line, -1) {
+				if _, err := os.Stat(filepath.Join(filepath.Dir(path), m[1])); err != nil && !notYet[m[1]] {
+					t.Errorf("%s:%d: %v", filepath.Base(path), i+1, err)
+				}
+			}
+		}
+	}
+}
+
+// TestWhatIsMissingIsSeen keeps the other test from agreeing with everything.
+func TestWhatIsMissingIsSeen(t *testing.T) {
+	t.Parallel()
+	c := read(t)
+	for text, exists := range map[string]bool{
+		"make crash": true, "make crush": false, "internal/docs.TestWhatIsMissingIsSeen": true, "internal/docs.TestUnheardOf": false,
+		"billing.TestModel/A2False": true, "billing.TestModel/A3False": false, "billing.Arm": true, "billing.Disarm": false,
+		"billing.Standing.Next": true, "billing.Standing.Previous": false, "attempts.one_open_attempt": true, "attempts.two_open_attempts": false,
+		"migrations/0001_core.sql": true, "migrations/0000_nothing.sql": false, "SINGIL_WATCH": true, "SINGIL_SLEEP": false,
+		"singil recover": true, "singil forget": false, "go test ./billing -run Model -v": true, "go test ./billing -run Unheard": false,
+		"migrations.TestRaces/second intents": true, "migrations.TestRaces/third intents": false,
+	} {
+		if missing := c.missing(text); exists != (missing == "") {
+			t.Errorf("%s exists %t: %q", text, exists, missing)
+		}
+	}
+}
+
+// missing says what of a span is not there; of prose it says nothing.
+func (c *code) missing(text string) string {
+	switch {
+	case makeTarget.MatchString(text):
+		return unless(c.targets[makeTarget.FindStringSubmatch(text)[1]], "no such target")
+	case goTest.MatchString(text):
+		m := goTest.FindStringSubmatch(text)
+		for _, pattern := range strings.Split(m[2], "|") {
+			name, subs, _ := strings.Cut(pattern, "/")
+			tests := c.tests[strings.TrimPrefix(m[1], "./")]
+			if !regexp.MustCompile(`func \w*`+name).MatchString(tests) || subs != "" && !strings.Contains(tests, subs) {
+				return "no such test: " + pattern
+			}
+		}
+	case command.MatchString(text):
+		return unless(c.words["Use "+command.FindStringSubmatch(text)[1]], "no such command")
+	case file.MatchString(text):
+		_, err := os.Stat(filepath.Join(root, text))
+		return unless(err == nil, "no such file")
+	case member.MatchString(text):
+		m := member.FindStringSubmatch(text)
+		names, isPackage := c.declared[m[1]]
+		if !isPackage {
+			rule := strings.Contains(c.sql, "TABLE "+m[1]+" ") && regexp.MustCompile(`\b`+m[2]+`\b`).MatchString(c.sql)
+			return unless(rule || strings.Contains(c.text, `"`+text+`"`) || strings.Contains(c.text, text+"("), "no such package, rule, event or call")
+		}
+		if !names[m[2]] {
+			return "no such name"
+		}
+		for _, sub := range strings.Split(m[3], "/")[1:] {
+			if m[3] != "" && !strings.Contains(c.tests[m[1]], `"`+sub+`"`) {
+				return "no such subtest"
+			}
+		}
+	case word.MatchString(text):
+		return unless(c.words[text], "no such word in the code")
+	}
+	return ""
+}
+
+func unless(there bool, what string) string {
+	if there {
+		return ""
+	}
+	return what
+}
+
+// read takes in every Go and SQL file, and the Makefile.
+func read(t *testing.T) *code {
+	t.Helper()
+	c := &code{declared: map[string]map[string]bool{}, tests: map[string]string{}, words: map[string]bool{}, targets: map[string]bool{}}
+	words, use := regexp.MustCompile(`\w+`), regexp.MustCompile(`(?:Use:\s+|Command\()"([a-z]+)`)
+	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		name, extension := d.Name(), filepath.Ext(path)
+		switch {
+		case d.IsDir() && path != root && (strings.HasPrefix(name, ".") || name == "testdata" || name == "node_modules" || name == "docs" && filepath.Dir(path) == root):
+			return filepath.SkipDir
+		case d.IsDir() || extension != ".go" && extension != ".sql" && name != "Makefile":
+			return nil
+		}
+		content, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		text := string(content)
+		if path == filepath.Join(root, "internal", "docs", "docs_test.go") { // it names what is not there
+			return c.declare(path, text)
+		}
+		switch extension {
+		case ".go":
+			c.text += text
+			err = c.declare(path, text)
+		case ".sql":
+			c.sql += text
+		default:
+			for _, m := range regexp.MustCompile(`(?m)^([a-z-]+):`).FindAllStringSubmatch(text, -1) {
+				c.targets[m[1]] = true
+			}
+		}
+		for _, w := range words.FindAllString(text, -1) {
+			c.words[w] = true
+		}
+		for _, m := range use.FindAllStringSubmatch(text, -1) {
+			c.words["Use "+m[1]] = true
+		}
+		return err
+	})
+	metrics, readErr := os.ReadFile(filepath.Join(root, "cmd", "singil", "testdata", "metrics.golden"))
+	if err := errors.Join(err, readErr); err != nil {
+		t.Fatal(err)
+	}
+	for _, w := range words.FindAllString(string(metrics), -1) {
+		c.words[w] = true
+	}
+	return c
+}
+
+func (c *code) declare(path, text string) error {
+	parsed, err := parser.ParseFile(token.NewFileSet(), path, text, parser.SkipObjectResolution)
+	if err != nil {
+		return err
+	}
+	dir, err := filepath.Rel(root, filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	dir = filepath.ToSlash(dir)
+	names := c.declared[dir]
+	if names == nil {
+		names = map[string]bool{}
+		c.declared[dir] = names
+	}
+	if strings.HasSuffix(path, "_test.go") {
+		c.tests[dir] += text
+	}
+	for _, d := range parsed.Decls {
+		switch d := d.(type) {
+		case *ast.FuncDecl:
+			name := d.Name.Name
+			if d.Recv != nil {
+				receiver := d.Recv.List[0].Type
+				if star, ok := receiver.(*ast.StarExpr); ok {
+					receiver = star.X
+				}
+				if generic, ok := receiver.(*ast.IndexListExpr); ok {
+					receiver = generic.X
+				}
+				if of, ok := receiver.(*ast.Ident); ok {
+					name = of.Name + "." + name
+				}
+			}
+			names[name] = true
+		case *ast.GenDecl:
+			for _, spec := range d.Specs {
+				switch spec := spec.(type) {
+				case *ast.TypeSpec:
+					names[spec.Name.Name] = true
+				case *ast.ValueSpec:
+					for _, n := range spec.Names {
+						names[n.Name] = true
+					}
+				}
+			}
+		}
+	}
+	return nil
+}
