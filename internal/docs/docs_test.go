@@ -19,7 +19,8 @@ const root = "../.."
 
 // What is looked for between backticks.
 var (
-	span       = regexp.MustCompile("`([^`\n]+)`")
+	fence      = regexp.MustCompile("(?ms)^```.*?^```$")
+	span       = regexp.MustCompile("`([^`]+)`")
 	makeTarget = regexp.MustCompile(`^make ([a-z-]+)`)
 	goTest     = regexp.MustCompile(`go test (\./[\w/]+).* -run '?\^?([\w|/]+)`)
 	member     = regexp.MustCompile(`^([a-z][\w/]*)\.(\w+(?:\.\w+)?)((?:/[^/]+)*)$`) // package.Name, package.TestName/Sub, table.rule
@@ -54,16 +55,25 @@ func TestEverythingNamedExists(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for i, line := range strings.Split(string(text), "\n") {
-			for _, m := range span.FindAllStringSubmatch(line, -1) {
-				if missing := c.missing(m[1]); missing != "" {
-					t.Errorf("%s:%d: `%s`: %s", filepath.Base(path), i+1, m[1], missing)
+		blocks := fence.FindAllString(string(text), -1)
+		prose := fence.ReplaceAllStringFunc(string(text), func(block string) string { return strings.Repeat("\n", strings.Count(block, "\n")) })
+		named := strings.Split(strings.Join(blocks, "\n"), "\n")
+		for _, paragraph := range strings.Split(prose, "\n\n") {
+			if strings.Count(paragraph, "`")%2 != 0 {
+				t.Errorf("%s: a backtick is left open in %q", filepath.Base(path), paragraph)
+			}
+			for _, m := range span.FindAllStringSubmatch(paragraph, -1) {
+				named = append(named, strings.Join(strings.Fields(m[1]), " "))
+			}
+			for _, m := range link.FindAllStringSubmatch(paragraph, -1) {
+				if _, err := os.Stat(filepath.Join(filepath.Dir(path), m[1])); err != nil && !notYet[m[1]] {
+					t.Errorf("%s: %v", filepath.Base(path), err)
 				}
 			}
-			for _, m := range link.FindAllStringSubmatch(line, -1) {
-				if _, err := os.Stat(filepath.Join(filepath.Dir(path), m[1])); err != nil && !notYet[m[1]] {
-					t.Errorf("%s:%d: %v", filepath.Base(path), i+1, err)
-				}
+		}
+		for _, name := range named {
+			if missing := c.missing(name); missing != "" {
+				t.Errorf("%s: `%s`: %s", filepath.Base(path), name, missing)
 			}
 		}
 	}
