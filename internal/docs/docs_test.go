@@ -12,7 +12,9 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync"
 	"testing"
+	"unicode"
 )
 
 const root = "../.."
@@ -107,7 +109,7 @@ func (c *code) missing(text string) string {
 		for _, pattern := range strings.Split(m[2], "|") {
 			name, subs, _ := strings.Cut(pattern, "/")
 			tests := c.tests[strings.TrimPrefix(m[1], "./")]
-			if !regexp.MustCompile(`func \w*`+name).MatchString(tests) || subs != "" && !strings.Contains(tests, subs) {
+			if !regexp.MustCompile(`(?m)^func \w*`+name).MatchString(tests) || subs != "" && !strings.Contains(tests, subs) {
 				return "no such test: " + pattern
 			}
 		}
@@ -144,11 +146,19 @@ func unless(there bool, what string) string {
 	return what
 }
 
-// read takes in every Go and SQL file, and the Makefile.
 func read(t *testing.T) *code {
 	t.Helper()
+	c, err := readOnce()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// readOnce takes in every Go and SQL file, and the Makefile.
+var readOnce = sync.OnceValues(func() (*code, error) {
 	c := &code{declared: map[string]map[string]bool{}, tests: map[string]string{}, words: map[string]bool{}, targets: map[string]bool{}}
-	words, use := regexp.MustCompile(`\w+`), regexp.MustCompile(`(?:Use:\s+|Command\()"([a-z]+)`)
+	use := regexp.MustCompile(`(?:Use:\s+|Command\()"([a-z]+)`)
 	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
@@ -179,22 +189,21 @@ func read(t *testing.T) *code {
 				c.targets[m[1]] = true
 			}
 		}
-		for _, w := range words.FindAllString(text, -1) {
-			c.words[w] = true
-		}
+		c.addWords(text)
 		for _, m := range use.FindAllStringSubmatch(text, -1) {
 			c.words["Use "+m[1]] = true
 		}
 		return err
 	})
 	metrics, readErr := os.ReadFile(filepath.Join(root, "cmd", "singil", "testdata", "metrics.golden"))
-	if err := errors.Join(err, readErr); err != nil {
-		t.Fatal(err)
-	}
-	for _, w := range words.FindAllString(string(metrics), -1) {
+	c.addWords(string(metrics))
+	return c, errors.Join(err, readErr)
+})
+
+func (c *code) addWords(text string) {
+	for w := range strings.FieldsFuncSeq(text, func(r rune) bool { return r != '_' && !unicode.IsLetter(r) && !unicode.IsDigit(r) }) {
 		c.words[w] = true
 	}
-	return c
 }
 
 func (c *code) declare(path, text string) error {
