@@ -394,3 +394,25 @@ func TestRoutes(t *testing.T) {
 	p.wantMetric(`singil_outbox_deliveries_total{result="ok"} 0`)
 	p.wantMetric(`singil_webhook_lag_seconds_count 0`)
 }
+
+// TestMoneyOnAnIntentThatTheBooksHaveLost: PayMongo tells of a payment for an
+// open invoice, on an intent that is not on record. To charge it would be the
+// second time.
+func TestMoneyOnAnIntentThatTheBooksHaveLost(t *testing.T) {
+	t.Parallel()
+	p := setup(t)
+	p.subscribe("s1", "4400000000000016") // declines, and is tried again tomorrow
+	p.tick()
+	p.want("open schedule", `SELECT status || ' ' || waiting_for FROM singil.invoices`)
+	metadata := fmt.Sprintf(`{"environment":"dev","invoice":%q}`, p.text(`SELECT id::text FROM singil.invoices`))
+	if status, _ := p.post(p.event("evt_lost", "payment.paid", "pay_lost", "pi_lost", 49900, metadata)); status != 200 {
+		t.Error(status)
+	}
+	p.settle()
+	p.want("review: PayMongo tells of a payment for this invoice on an intent that is not in the books; run singil recover",
+		`SELECT status || ': ' || reason FROM singil.invoices`)
+	p.set(noon.AddDate(0, 0, 3))
+	p.tick()
+	p.want("1", `SELECT count(*)::text FROM singil.attempts`)
+	p.want("pay_lost", `SELECT payment_id FROM singil.payments WHERE invoice_id IS NULL`)
+}

@@ -353,6 +353,11 @@ func (w *Collector) heed(ctx context.Context, tx pgx.Tx, jobs *river.Client[pgx.
 	overdue := now.Sub(e.ReceivedAt) >= webhookPatience
 	switch {
 	case !ours:
+		if found && n.Paid && n.Environment != "" {
+			if err := w.parkDoubtful(ctx, tx, m, now); err != nil {
+				return h, err
+			}
+		}
 		return w.heedUnknown(ctx, tx, h, overdue)
 	case !n.Paid:
 		h.result, h.reason = resultApplied, "the invoice is looked at, or has nothing open"
@@ -405,6 +410,17 @@ func (w *Collector) heedPaid(ctx context.Context, tx pgx.Tx, h heeded, m billing
 	}
 	h.reason = "the invoice is looked at, the payment is not on record yet"
 	return h, nil
+}
+
+// parkDoubtful is about an invoice that another intent than its own is said to
+// have paid. An attach goes only to an intent that is on record, so the books
+// have lost it: a backup was put back and nobody noticed. A charge would be the
+// second one. While an attempt is open its outcome is found out first.
+func (w *Collector) parkDoubtful(ctx context.Context, tx pgx.Tx, m billing.Mentioned, now time.Time) error {
+	if m.WaitingFor == billing.WaitingForProvider {
+		return nil
+	}
+	return billing.ParkMentioned(ctx, tx, m, "PayMongo tells of a payment for this invoice on an intent that is not in the books; run singil recover", now)
 }
 
 // heedUnknown is about an intent that we do not know. Perhaps we shall: the
