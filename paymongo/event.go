@@ -99,6 +99,9 @@ func ParseEvent(body []byte) (*Event, error) {
 	if err := json.Unmarshal(body, &doc); err != nil {
 		return nil, fmt.Errorf("%w: %s", ErrEventMalformed, clean(err.Error()))
 	}
+	if ambiguous(body, 1) {
+		return nil, fmt.Errorf("%w: a name stands there twice", ErrEventMalformed)
+	}
 	d, a := doc.Data, doc.Data.Attributes
 	switch {
 	case d.Type != "event":
