@@ -7,6 +7,7 @@ import (
 	"iter"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -87,7 +88,7 @@ func (g *PayMongo) Attach(ctx context.Context, armed billing.Armed, sendBefore t
 		PaymentMethod: armed.ProviderCardID, SendBefore: sendBefore,
 	})
 	if err == nil {
-		return billing.Answer{Kind: billing.AnswerIntent, Intent: providerIntent(intent), Reason: string(intent.Status)}
+		return billing.Answer{Kind: billing.AnswerIntent, Intent: providerIntent(intent), Reason: plain(string(intent.Status))}
 	}
 	return answerOf(err)
 }
@@ -150,12 +151,15 @@ func (g *PayMongo) fail(err error) error {
 	return e
 }
 
+// providerIntent is an intent in texts that a database takes: an answer that
+// cannot be stored would be asked for without end. One without an id of ours is
+// parked.
 func providerIntent(intent *paymongo.PaymentIntent) billing.ProviderIntent {
 	out := billing.ProviderIntent{
-		ID: intent.ID, Status: billing.ProviderStatus(intent.Status), Livemode: intent.Livemode,
-		Amount: billing.Money{Minor: intent.Amount, Currency: billing.Currency(intent.Currency)},
+		ID: tidy(intent.ID), Status: billing.ProviderStatus(plain(string(intent.Status))), Livemode: intent.Livemode,
+		Amount: billing.Money{Minor: intent.Amount, Currency: billing.Currency(plain(intent.Currency))},
 	}
-	if next := intent.NextAction; next != nil && next.Redirect != nil {
+	if next := intent.NextAction; next != nil && next.Redirect != nil && printable(next.Redirect.URL, 2000) {
 		out.ActionURL = next.Redirect.URL
 	}
 	for _, p := range intent.Payments {
@@ -166,8 +170,8 @@ func providerIntent(intent *paymongo.PaymentIntent) billing.ProviderIntent {
 
 func providerPayment(p *paymongo.Payment) billing.ProviderPayment {
 	return billing.ProviderPayment{
-		ID: p.ID, Status: string(p.Status), Livemode: p.Livemode, FailedCode: billing.DeclineCode(p.FailedCode), At: p.CreatedAt.Time,
-		Amount: billing.Money{Minor: p.Amount, Currency: billing.Currency(p.Currency)},
+		ID: plain(p.ID), Status: plain(string(p.Status)), Livemode: p.Livemode, FailedCode: billing.DeclineCode(plain(p.FailedCode)), At: p.CreatedAt.Time,
+		Amount: billing.Money{Minor: p.Amount, Currency: billing.Currency(plain(p.Currency))},
 	}
 }
 
@@ -268,7 +272,12 @@ func readNotice(body []byte) (notice, error) {
 }
 
 func (n *notice) readMetadata(m paymongo.Metadata) {
-	n.Environment = m["environment"]
+	switch e := billing.Environment(m["environment"]); e {
+	case "", billing.EnvironmentDev, billing.EnvironmentStaging, billing.EnvironmentProduction:
+		n.Environment = string(e)
+	default:
+		n.Environment = "of no name of ours" // it may be anything, and is logged
+	}
 	if id, err := uuid.Parse(m["invoice"]); err == nil {
 		n.InvoiceID = id
 	}
@@ -296,8 +305,22 @@ func (n *notice) readRefund(r *paymongo.Refund) {
 
 // tidy is an id that a database takes, or nothing.
 func tidy(id string) string {
-	if len(id) > 200 || strings.ContainsFunc(id, func(r rune) bool { return r <= ' ' || r > '~' }) {
+	if !printable(id, 200) {
 		return ""
 	}
 	return id
+}
+
+// plain is a word of the provider's as it came, or, if a database may not take
+// it, what stands for it in quotes: money that moved is on record whatever it is called.
+func plain(word string) string {
+	if printable(word, 200) {
+		return word
+	}
+	return strconv.QuoteToASCII(word[:min(len(word), 200)])
+}
+
+// printable tells whether a text is visible ASCII, and no longer than most bytes.
+func printable(s string, most int) bool {
+	return len(s) <= most && !strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r > '~' })
 }
