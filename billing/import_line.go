@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -434,16 +435,15 @@ func (f *lineFields) subscription(r *importRecord) {
 // have no thirteen digits near each other, and need no closer look.
 func suspicious(line []byte) bool {
 	digits := 0
-	for i, c := range line {
+	for _, c := range line {
 		switch {
-		case c >= '0' && c <= '9':
+		case isDigit(c):
 			if digits++; digits >= 13 {
 				return true
 			}
-		case c == ' ' || c == '-':
-		case c == '\\' && i+1 < len(line) && line[i+1] == 'u':
+		case c == '\\': // may stand for anything
 			return true
-		default:
+		case c == '"', 'A' <= c && c <= 'Z', 'a' <= c && c <= 'z':
 			digits = 0
 		}
 	}
@@ -497,6 +497,47 @@ func cardNumber(s string) bool {
 			}
 		}
 		i = end
+	}
+	return groupedCard(s)
+}
+
+// digitGroup is digits with what may stand between the groups of a card number.
+var digitGroup = regexp.MustCompile(`[0-9]+([\s\x{a0}._/\x{2010}-\x{2015}-]{1,2})?`)
+
+// cardShapes are how card numbers are printed.
+var cardShapes = [][]int{{4, 4, 4, 4}, {4, 4, 4, 4, 3}, {4, 6, 5}, {4, 6, 4}, {4, 4, 5}}
+
+// groupedCard finds a card number in groups among others: an expiry or a CVC
+// often stands beside it.
+func groupedCard(s string) bool {
+	var lengths []int
+	var digits []byte
+	end := 0
+	for _, at := range digitGroup.FindAllStringSubmatchIndex(s, -1) {
+		group := s[at[0]:at[1]]
+		if at[2] >= 0 {
+			group = s[at[0]:at[2]]
+		}
+		if at[0] != end {
+			lengths, digits = lengths[:0], digits[:0]
+		}
+		if end = at[1]; at[2] < 0 {
+			end = -1 // what follows does not belong to it
+		}
+		lengths, digits = append(lengths, len(group)), append(digits, group...)
+		for _, shape := range cardShapes {
+			n := len(lengths) - len(shape)
+			if n < 0 || !slices.Equal(lengths[n:], shape) {
+				continue
+			}
+			size := 0
+			for _, length := range shape {
+				size += length
+			}
+			if number := digits[len(digits)-size:]; number[0] >= '2' && number[0] <= '6' && luhn(number) {
+				return true
+			}
+		}
 	}
 	return false
 }

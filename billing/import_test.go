@@ -180,6 +180,12 @@ func TestImportRefuses(t *testing.T) {
 		"card number as a number":    {with(customerLine, "metadata", `{"a":4343434343434345}`), "metadata", "card number"},
 		"card number as a name":      {with(customerLine, "4343434343434345", `1`), "a field's name", "card number"},
 		"card number behind escapes": {with(customerLine, "name", `"\u0034343434343434345"`), "name", "card number"},
+		"card number before a CVC":   {with(customerLine, "name", `"4343 4343 4343 4345 123"`), "name", "card number"},
+		"card number after a phone":  {with(customerLine, "name", `"0917 123 4567 4343-4343-4343-4345 12/30"`), "name", "card number"},
+		"card number with dots":      {with(customerLine, "name", `"4343.4343.4343.4345"`), "name", "card number"},
+		"card number, hard blanks":   {with(customerLine, "name", "\"4343\u00a04343\u00a04343\u00a04345\""), "name", "card number"},
+		"card number with tabs":      {with(customerLine, "metadata", `{"a":"4343\t4343\t4343\t4345"}`), "metadata", "card number"},
+		"card number of fifteen":     {with(customerLine, "name", `"3782 822463 10005, 1234"`), "name", "card number"},
 		"card number as last4":       {with(cardLine, "last4", `"4343434343434345"`), "last4", "card number"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -209,6 +215,7 @@ func TestImportKeepsWhatIsNoCardNumber(t *testing.T) {
 		with(customerLine, "external_id", `"1769821200000"`), // milliseconds, which pass the check digit one time in ten
 		with(customerLine, "external_id", `"u2"`, "paymongo_customer_id", "", "name", `"4343434343434346"`),
 		with(customerLine, "external_id", `"u3"`, "paymongo_customer_id", "", "name", `"+63 917 123 4567"`),
+		with(customerLine, "external_id", `"u5"`, "paymongo_customer_id", "", "name", `"2020, 2021, 2022, 2025 and 4343.4343 4343"`),
 		with(customerLine, "external_id", `"u4"`, "paymongo_customer_id", "", "metadata", `{"id":"018f4343-4343-7434-9345-000000000000"}`),
 		with(planLine, "amount_minor", "999999999"))
 	if err != nil || result.Refused != 0 {
