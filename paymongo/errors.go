@@ -164,7 +164,7 @@ func checkResponse(op string, status int, header http.Header, body []byte, now t
 		StatusCode: status,
 		RetryAfter: parseRetryAfter(header.Get("Retry-After"), now),
 		Errors:     parseErrorItems(body),
-		Body:       []byte(redact(string(body[:min(len(body), maxErrorBody)]))),
+		Body:       []byte(redact(cut(string(body), maxErrorBody))),
 	}
 	if len(e.Errors) > 0 {
 		first := e.Errors[0]
@@ -179,7 +179,7 @@ func checkResponse(op string, status int, header http.Header, body []byte, now t
 		e.Detail = "JSON answer without errors[]"
 	default:
 		// The rate limiter of PayMongo answers in plain text.
-		e.Detail = clean(string(bytes.TrimSpace(body[:min(len(body), 256)])))
+		e.Detail = clean(cut(string(bytes.TrimSpace(body)), 256))
 	}
 	return e
 }

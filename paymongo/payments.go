@@ -69,6 +69,8 @@ func (p *Payment) UnmarshalJSON(data []byte) error {
 	if p.Status == "" {
 		return errors.New("the payment has no status")
 	}
+	// Why a payment failed is told on, in logs and to people, as the text of an error is.
+	p.FailedCode, p.FailedMessage = clean(p.FailedCode), clean(p.FailedMessage)
 	return noNull(p.Refunds)
 }
 

@@ -21,8 +21,9 @@ var (
 	tokenPattern = regexp.MustCompile(`((?:sk|pk)_(?:test|live)_|_client_|whsk_)[\w-]+`)
 	// The Authorization header: base64 of "sk_test_", "sk_live_", "pk_test_", "pk_live_".
 	basicPattern = regexp.MustCompile(`(?:c2tf|cGtf)(?:dGVzdF|bGl2ZV)[\w+/=-]*`)
-	// Card numbers.
-	cardPattern = regexp.MustCompile(`\b\d{4}[ -]?\d{4}[ -]?\d{4}[ -]?\d{2,7}\b`)
+	// Card numbers, in a row or in groups, also inside of a word; what follows at
+	// once, such as a CVC, goes with them.
+	cardPattern = regexp.MustCompile(`[2-6](?:[ ._\x{a0}-]?\d){12,18}(?:[ ._\x{a0}-]?\d)*`)
 )
 
 func redact(s string) string {
@@ -31,10 +32,18 @@ func redact(s string) string {
 	return cardPattern.ReplaceAllString(s, hidden)
 }
 
+// cut is the first n bytes of a text, to be redacted. Cutting comes first: a secret cut in two still starts with what
+// gives it away. Half a card number does not, so no text is cut behind a digit.
+func cut(s string, n int) string {
+	if len(s) <= n {
+		return s
+	}
+	return strings.TrimRight(s[:n], "0123456789 ._-\u00a0")
+}
+
 // clean makes one safe line of a text from outside: redacted, printable, and at most maxDetail bytes.
-// Cutting comes first: a secret cut in two still starts with what gives it away.
 func clean(s string) string {
-	s = redact(s[:min(len(s), maxDetail)])
+	s = redact(cut(s, maxDetail))
 	return strings.Map(func(r rune) rune {
 		if r == utf8.RuneError || unicode.IsControl(r) {
 			return ' '
