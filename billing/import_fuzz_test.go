@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"reflect"
@@ -175,7 +176,7 @@ func FuzzImportFile(f *testing.F) {
 		for {
 			batch, err := im.read(lines)
 			records = append(records, batch...)
-			if err == io.EOF {
+			if errors.Is(err, io.EOF) {
 				break
 			}
 			if err != nil {

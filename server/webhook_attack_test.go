@@ -232,7 +232,7 @@ func TestSlowBodyIsCutOff(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer conn.Close()
+	defer func() { _ = conn.Close() }()
 	fmt.Fprintf(conn, "POST /webhooks/paymongo HTTP/1.1\r\nHost: x\r\nPaymongo-Signature: %s\r\nContent-Length: 1000\r\n\r\n", p.header(noon, ""))
 	ended := make(chan error, 1)
 	go func() {
@@ -270,7 +270,7 @@ func TestManyHeadersAreRefused(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer conn.Close()
+	defer func() { _ = conn.Close() }()
 	var request strings.Builder
 	request.WriteString("POST /webhooks/paymongo HTTP/1.1\r\nHost: x\r\n")
 	for i := range 5000 {

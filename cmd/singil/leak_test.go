@@ -180,7 +180,9 @@ func TestNothingLeaks(t *testing.T) {
 	refuse.Store(true)
 	d.subscription("the last one")
 	d.set(d.now.Add(26 * time.Hour))
-	d.await("the breaker trips", func() bool { return d.number(`SELECT count(*) FROM singil.audit_log WHERE action = 'trip_breaker'`) > 0 })
+	d.await("the breaker trips", func() bool {
+		return d.number(`SELECT count(*) FROM singil.audit_log WHERE action = 'trip_breaker'`) > 0
+	})
 	metrics, status := request(http.MethodGet, "/metrics", "", "")
 	if status != 200 || !strings.Contains(metrics, "singil_") {
 		t.Errorf("metrics: %d", status)
