@@ -1,7 +1,7 @@
 # What one does here. `make` alone lists it. Needs Go and PostgreSQL's programs, which Debian's root gets installed;
 # the tools are pinned in tools/go.mod and are fetched and built on first use.
 
-.PHONY: help build demo test torture crash lint fuzz bench conformance-node need-go
+.PHONY: help build demo test torture crash mutants lint fuzz bench conformance-node need-go
 
 help:
 	@echo 'make build             bin/singil'
@@ -10,6 +10,7 @@ help:
 	@echo 'make torture           two daemons, SIGKILL again and again, SUBSCRIPTIONS=10000 over three months; then make crash'
 	@echo 'make crash             SIGKILL at every point of a charge: one daemon and two, replies that come and that are lost'
 	@echo 'make torture DURATION=30m  three daemons, while everything around them fails; a report in docs/reports'
+	@echo 'make mutants           a test of the tests: deliberate bugs, each caught by some test; ONLY=name shows one'
 	@echo 'make lint              formatting, go vet, linters, go.mod, house rules'
 	@echo 'make fuzz              every fuzz target in turn, FUZZTIME=1m each'
 	@echo 'make bench             the benchmarks, BENCH=. selects'
@@ -56,6 +57,13 @@ crash: need-go
 	@sh tools/need-postgres.sh TEST_DATABASE_URL
 	go test ./cmd/singil -run 'Crash|Failpoints' -crash-all -count=1 -timeout 1h -v | \
 		awk '/crash_|^ *(---|ok|FAIL|panic)/ { print; fflush() } /^ok/ { ok = 1 } END { exit !ok }'
+
+# Each bug is put over the source by go test -overlay; the files stay as they are.
+ONLY =
+mutants: need-go
+	@sh tools/need-postgres.sh TEST_DATABASE_URL
+	go test ./internal/mutants -run '^TestMutants$$' -count=1 -mutants -mutant '$(ONLY)' -parallel 2 -timeout 1h -v | \
+		awk '!/^=== / { print; fflush() } /^ok/ { ok = 1 } END { exit !ok }'
 
 lint: need-go
 	@unformatted=$$(gofmt -l .) || exit 1; \

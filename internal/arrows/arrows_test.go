@@ -130,6 +130,10 @@ var rooms = []room{
 		path:     "internal/docs",
 		testOnly: true,
 	},
+	{
+		path:     "internal/mutants",
+		testOnly: true,
+	},
 }
 
 // A test may import these beside what its room may. The sandbox is no reason to
