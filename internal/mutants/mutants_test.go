@@ -25,7 +25,7 @@ import (
 
 var (
 	all  = flag.Bool("mutants", false, "run every mutant in TestMutants; it takes minutes")
-	only = flag.String("mutant", "", "run this mutant of TestMutants alone")
+	only = flag.String("mutant", "", "run the mutants of TestMutants whose names match this regular expression, and show what the tests said")
 )
 
 // patience is how long one layer may take. What is caught later is caught too late.
@@ -178,9 +178,13 @@ func TestMutants(t *testing.T) {
 	if !*all && *only == "" {
 		t.Skip("make mutants")
 	}
-	chosen := slices.DeleteFunc(slices.Clone(mutants), func(m mutant) bool { return *only != "" && m.name != *only })
+	names, err := regexp.Compile(*only)
+	if err != nil {
+		t.Fatal(err)
+	}
+	chosen := slices.DeleteFunc(slices.Clone(mutants), func(m mutant) bool { return !names.MatchString(m.name) })
 	if len(chosen) == 0 {
-		t.Fatalf("there is no mutant %s", *only)
+		t.Fatalf("no mutant is called %s", *only)
 	}
 	// One server for all: what each test binary would start for itself.
 	database := pgtest.DSN(t)
@@ -237,28 +241,34 @@ func (m mutant) run(t *testing.T, database string) result {
 		return result{verdict: err.Error(), bad: true}
 	}
 	begun := time.Now()
+	var trouble outcome
 	for _, l := range m.layers {
 		o := l.try(t.Context(), database, overlay)
-		r := result{took: time.Since(begun)}
-		switch {
-		case o.verdict == "":
+		if o.verdict != "" && o.test == "" {
+			trouble = o // a cheap layer that hangs leaves it to the next
+		}
+		if o.test == "" {
 			continue
-		case o.test == "":
-			r.verdict, r.bad = "ERROR: "+o.verdict+"\n"+o.output, true
-		case m.harmless != "":
-			r.verdict, r.bad = "CAUGHT by "+o.test+", and the table says harmless: "+m.harmless, true
-		default:
-			r.verdict = l.name + ": " + o.test
-			if *only != "" {
-				t.Log(o.output)
-			}
+		}
+		if *only != "" {
+			t.Log(o.output)
+		}
+		r := result{verdict: l.name + ": " + o.test, took: time.Since(begun)}
+		if m.harmless != "" {
+			r.verdict, r.bad = "CAUGHT by "+r.verdict+", and the table says harmless: "+m.harmless, true
 		}
 		return r
 	}
-	if m.harmless != "" {
-		return result{verdict: "harmless: " + m.harmless, took: time.Since(begun)}
+	r := result{took: time.Since(begun)}
+	switch {
+	case trouble.verdict != "":
+		r.verdict, r.bad = "ERROR: "+trouble.verdict+"\n"+trouble.output, true
+	case m.harmless != "":
+		r.verdict = "harmless: " + m.harmless
+	default:
+		r.verdict, r.bad = "SURVIVED", true
 	}
-	return result{verdict: "SURVIVED", bad: true, took: time.Since(begun)}
+	return r
 }
 
 // outcome of a layer: nothing, or the test that failed, or why there is none.

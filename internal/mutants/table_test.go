@@ -148,7 +148,7 @@ var mutants = []mutant{
 		name:   "sent-too-late",
 		what:   "The moment after which an attach must not leave is not looked at where it leaves.",
 		edits:  []edit{{"paymongo/body.go", "if !b.started && !b.deadline.IsZero() {", "if false {"}},
-		layers: []layer{client.with("^TestOnceBody$")},
+		layers: []layer{client.with("^TestNeverSent$")},
 	},
 
 	// Arming.
@@ -204,13 +204,13 @@ var mutants = []mutant{
 		name:   "breaker-not-asked",
 		what:   "An open breaker stops nothing.",
 		edits:  []edit{{"billing/instance.go", "case i.BreakerOpen:\n", "case false:\n"}},
-		layers: []layer{charging.with("^TestConfigDeclineStopsEverything$")},
+		layers: []layer{unit.with("^TestMayCharge$"), charging.with("^TestConfigDeclineStopsEverything$")},
 	},
 	{
 		name:   "block-not-respected",
 		what:   "The 429 that one daemon met stops no other.",
 		edits:  []edit{{"billing/instance.go", "case realNow.Before(i.BlockedUntil):", "case false:"}},
-		layers: []layer{charging.with("^TestOneDaemonsBlockIsEverybodys$")},
+		layers: []layer{unit.with("^TestMayCharge$")},
 	},
 	{
 		name:   "leftover-job-arms",
@@ -237,6 +237,14 @@ var mutants = []mutant{
 		what:   "A decline closes whatever attempt is open, not the one that it is about.",
 		edits:  []edit{{"billing/settle.go", "return r.open() && r.attempt == s.Attempt && r.fence == s.Fence", "return r.open()"}},
 		layers: []layer{books.with("^TestDeclineThenPaidNextDay$")},
+	},
+	{
+		name:     "settlement-fence-not-compared",
+		what:     "A decline is held against the open attempt's id, not against its fence.",
+		edits:    []edit{{"billing/settle.go", "r.attempt == s.Attempt && r.fence == s.Fence", "r.attempt == s.Attempt"}},
+		layers:   []layer{books.with("^TestDeclineThenPaidNextDay$"), books.with("^TestEightSettleOneAttempt$")},
+		harmless: "guard_new_attempts gives each attempt a fence of its own, so that the id tells it",
+		net:      schema.with("^TestAttacks$/guard_.*attempts/fence"),
 	},
 	{
 		name:   "late-success-dropped",
