@@ -8,6 +8,7 @@ import (
 	"io"
 	"math"
 	"net/http"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -127,13 +128,28 @@ func TestTransportSettings(t *testing.T) {
 	}
 }
 
+// TestRedirectIsNotFollowed has an answer at the other end that would pass for the
+// right one. Which redirects net/http follows depends on the method and the status.
 func TestRedirectIsNotFollowed(t *testing.T) {
 	t.Parallel()
-	c, mux := setup(t)
-	mux.HandleFunc("/payment_intents/pi_1/attach", func(w http.ResponseWriter, r *http.Request) {
-		http.Redirect(w, r, basePath+"/elsewhere", http.StatusTemporaryRedirect) // where no handler is
-	})
-	checkVerdict(t, "attach", attach(t.Context(), c, "a-key"), VerdictUnknown, reasonRedirect)
+	for _, status := range []int{
+		http.StatusMovedPermanently, http.StatusFound, http.StatusSeeOther, http.StatusTemporaryRedirect, http.StatusPermanentRedirect,
+	} {
+		t.Run(strconv.Itoa(status), func(t *testing.T) {
+			t.Parallel()
+			c, mux := setup(t)
+			mux.HandleFunc("/payment_intents/", func(w http.ResponseWriter, r *http.Request) {
+				http.Redirect(w, r, basePath+"/elsewhere", status)
+			})
+			mux.HandleFunc("/elsewhere", func(w http.ResponseWriter, r *http.Request) {
+				t.Errorf("the redirect was followed: %s, Authorization %t", r.Method, r.Header.Get("Authorization") != "")
+				_, _ = io.WriteString(w, intentAnswer)
+			})
+			checkVerdict(t, "attach", attach(t.Context(), c, "a-key"), VerdictUnknown, reasonRedirect)
+			_, err := c.PaymentIntents.Retrieve(t.Context(), "pi_1", nil)
+			checkVerdict(t, "retrieve", err, VerdictUnknown, reasonRedirect)
+		})
+	}
 }
 
 // TestConcurrentCalls is for the race detector, and for the connections: they are to be used again.
