@@ -205,6 +205,14 @@ func PauseSubscription(ctx context.Context, tx pgx.Tx, id uuid.UUID, act Act) er
 	return s.store(ctx, tx, act, "pause_subscription", before, s.event(act, "subscription.paused", nil))
 }
 
+// ReasonPaused is why an open invoice of a paused subscription waits.
+const ReasonPaused = "the subscription is paused"
+
+const sqlLifecycleWakeInvoices = `
+UPDATE singil.invoices
+SET next_attempt_at = least(next_attempt_at, $2), updated_at = clock_timestamp()
+WHERE subscription_id = $1 AND status = 'open' AND reason = $3`
+
 const sqlLifecycleOwes = `
 SELECT EXISTS (SELECT 1 FROM singil.invoices i
                WHERE i.subscription_id = $1
@@ -230,6 +238,9 @@ func ResumeSubscription(ctx context.Context, tx pgx.Tx, id uuid.UUID, act Act) e
 	var owes bool
 	if err := tx.QueryRow(ctx, sqlLifecycleOwes, s.ID).Scan(&owes); err != nil {
 		return fmt.Errorf("resume %s: %w", s.ExternalID, err)
+	}
+	if _, err := tx.Exec(ctx, sqlLifecycleWakeInvoices, s.ID, act.Now, ReasonPaused); err != nil {
+		return fmt.Errorf("wake the invoices of %s: %w", s.ExternalID, err)
 	}
 	s.Parked = ""
 	switch {

@@ -27,6 +27,7 @@ type Collection struct {
 	SubscriptionNo string // the merchant's name for the subscription
 	PeriodNo       int
 	Status         string
+	Paused         bool // the subscription is: nothing of it is charged
 	DueAt          time.Time
 	NextAttemptAt  time.Time
 	WaitingFor     WaitingFor
@@ -96,7 +97,8 @@ SELECT i.id, i.subscription_id, i.customer_id, s.external_id, i.period_no, i.sta
        COALESCE(i.next_attempt_at, i.due_at), i.waiting_for, i.first_attempt_at, i.attempt_count, i.poll_count,
        i.attempt_trigger, i.payment_method_id, s.time_zone, s.dunning::text,
        i.amount_minor, i.currency, i.livemode,
-       pi.id, pi.generation, pi.create_key, pi.create_failures, pi.fence, pi.state, COALESCE(pi.provider_intent_id, ''), pi.adopted
+       pi.id, pi.generation, pi.create_key, pi.create_failures, pi.fence, pi.state, COALESCE(pi.provider_intent_id, ''), pi.adopted,
+       s.status = 'paused'
 FROM singil.invoices i
 JOIN singil.subscriptions s ON s.id = i.subscription_id
 JOIN LATERAL (
@@ -150,7 +152,7 @@ func Load(ctx context.Context, q Querier, invoices []uuid.UUID, now time.Time) (
 				&c.NextAttemptAt, &c.WaitingFor, &first, &c.AttemptCount, &c.PollCount,
 				&c.Trigger, &chosen, &c.TimeZone, &c.Dunning,
 				&c.Amount.Minor, &c.Amount.Currency, &c.Livemode,
-				&c.IntentID, &c.Generation, &c.CreateKey, &c.CreateFailures, &c.Fence, &c.IntentState, &c.ProviderIntentID, &c.Attempted); err != nil {
+				&c.IntentID, &c.Generation, &c.CreateKey, &c.CreateFailures, &c.Fence, &c.IntentState, &c.ProviderIntentID, &c.Attempted, &c.Paused); err != nil {
 				return err
 			}
 			if first != nil {

@@ -64,6 +64,9 @@ func (w *Collector) collect(ctx context.Context, invoice uuid.UUID, mayCharge bo
 		if !mayCharge {
 			step = c.LookInstead(step, c.looked)
 		}
+		if mayCharge && c.Paused && c.InvoiceOpen && c.Open == nil {
+			return c.put(ctx, billing.Settlement{Judgement: billing.Judgement{Ruling: billing.Deferred}, Decision: c.hold(24*time.Hour, billing.ReasonPaused)})
+		}
 		if !mayCharge && step != billing.StepLook {
 			if !c.InvoiceOpen || c.WaitingFor != billing.WaitingForProvider {
 				return nil // its next wake-up stands as it is
