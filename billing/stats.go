@@ -34,6 +34,17 @@ type Stats struct {
 	Unknown       int64
 	OldestUnknown time.Duration // 0: none
 	Dunning       map[DunningStage]DunningStats
+	// RecoveryNeeded tells that the database was restored, copied or failed over,
+	// and that nobody has asked the provider yet what it forgot.
+	RecoveryNeeded bool
+	Budget         BudgetStats
+}
+
+// BudgetStats is what of the day's budget is spent. A day's limits are those of
+// its first charge.
+type BudgetStats struct {
+	UsedCount, MaxCount int64
+	UsedMinor, MaxMinor int64 // minor units, of whatever currency
 }
 
 // DunningStats is one stage of dunning.
@@ -67,6 +78,12 @@ FROM singil.invoices i
 WHERE i.status = 'open' AND (i.waiting_for = 'customer' OR i.waiting_for = 'schedule' AND i.attempt_count > 0)
 GROUP BY 1, 2`
 
+const sqlStatsInstance = `
+SELECT i.recovery_needed IS NOT NULL, COALESCE(b.used_count, 0), COALESCE(b.max_count, i.day_max_count),
+       COALESCE(b.used_minor, 0), COALESCE(b.max_minor, i.day_max_minor)
+FROM singil.instance i
+LEFT JOIN singil.charge_budget b ON b.livemode = i.livemode AND b.day = $1::date`
+
 // LookStats reads the stats. Give it a transaction with one snapshot and a
 // statement_timeout: with a long backlog it reads all of it.
 func LookStats(ctx context.Context, q Querier, realNow time.Time) (Stats, error) {
@@ -88,8 +105,17 @@ func lookStats(ctx context.Context, q Querier, realNow time.Time) (s Stats, err 
 	if s.Unknown, s.OldestUnknown, err = countSince(ctx, q, now, sqlStatsUnknown, now); err != nil {
 		return s, err
 	}
+	rows, err := q.Query(ctx, sqlStatsInstance, now.UTC().Format(time.DateOnly))
+	if err != nil {
+		return s, err
+	}
+	b := &s.Budget
+	_, err = pgx.ForEachRow(rows, []any{&s.RecoveryNeeded, &b.UsedCount, &b.MaxCount, &b.UsedMinor, &b.MaxMinor}, func() error { return nil })
+	if err != nil {
+		return s, err
+	}
 	s.Dunning = map[DunningStage]DunningStats{}
-	rows, err := q.Query(ctx, sqlStatsDunning)
+	rows, err = q.Query(ctx, sqlStatsDunning)
 	if err != nil {
 		return s, err
 	}

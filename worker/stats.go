@@ -95,6 +95,9 @@ var (
 	descUnknown       = statsDesc("unknown_outcomes", "Attempts that may have moved money and whose outcome is not known.")
 	descOldestUnknown = statsDesc("oldest_unknown_age_seconds", "Age of the oldest attempt without a known outcome, in business time; 0: none.")
 	descCircuit       = statsDesc("psp_circuit_state", "1 for the state of the interlock towards the provider: closed, blocked for a time, or open until an operator closes it.", "state")
+	descFrozen        = statsDesc("frozen", "1 while charging is frozen, by an operator or because a recovery is needed.")
+	descRecovery      = statsDesc("recovery_needed", "1 while the database may have forgotten charges, until singil recover has asked the provider.")
+	descBudget        = statsDesc("charge_budget_used_ratio", "Share of the day's budget that is spent, from 0 to 1, by limit: count of charges, or amount.", "limit")
 	descDepth         = statsDesc("job_queue_depth", "Jobs that are not finished, by queue and state.", "queue", "state")
 	descOldestJob     = statsDesc("job_queue_oldest_age_seconds", "How long the oldest available job has been waiting to be worked, by queue; 0: none waits.", "queue")
 	descLeader        = statsDesc("leader", "1 if this process leads River's maintenance; the sum over all daemons is 1.")
@@ -109,8 +112,8 @@ var (
 // Describe implements prometheus.Collector.
 func (s *Stats) Describe(out chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		descDue, descOldestDue, descDunning, descBacklog, descUnknown, descOldestUnknown, descCircuit, descDepth, descOldestJob, descLeader,
-		descOperator, descErrors, descAcquired, descIdle, descMax, descAcquireWait, descViolations, descInvariantErrors,
+		descDue, descOldestDue, descDunning, descBacklog, descUnknown, descOldestUnknown, descCircuit, descFrozen, descRecovery, descBudget,
+		descDepth, descOldestJob, descLeader, descOperator, descErrors, descAcquired, descIdle, descMax, descAcquireWait, descViolations, descInvariantErrors,
 	} {
 		out <- d
 	}
@@ -153,6 +156,10 @@ func (l *snapshot) collect(gauge func(d *prometheus.Desc, v float64, labels ...s
 	for _, state := range circuitStates {
 		gauge(descCircuit, oneIf(l.circuit == state), state)
 	}
+	gauge(descFrozen, oneIf(l.Instance.Frozen))
+	gauge(descRecovery, oneIf(l.RecoveryNeeded))
+	gauge(descBudget, shareOf(l.Budget.UsedCount, l.Budget.MaxCount), "count")
+	gauge(descBudget, shareOf(l.Budget.UsedMinor, l.Budget.MaxMinor), "amount")
 	for _, queue := range append(slices.Clone(queues), otherLabel) {
 		for _, state := range queueStates {
 			gauge(descDepth, l.depth[queueState{queue, state}], queue, state)
@@ -182,6 +189,14 @@ func oneIf(is bool) float64 {
 		return 1
 	}
 	return 0
+}
+
+// shareOf is 1 where there is nothing to spend.
+func shareOf(used, most int64) float64 {
+	if most <= 0 {
+		return 1
+	}
+	return float64(used) / float64(most)
 }
 
 // look is the last look at the database, or a new one. Scrapes that come

@@ -84,6 +84,7 @@ func TestStatsOfTheBooks(t *testing.T) {
 		"singil_due_charges": 0, "singil_oldest_due_age_seconds": 0, "singil_unknown_outcomes": 0, "singil_oldest_unknown_age_seconds": 0,
 		"singil_dunning_invoices retrying": 0, "singil_dunning_backlog_centavos PHP waiting_for_customer": 0,
 		"singil_psp_circuit_state closed": 1, "singil_psp_circuit_state open": 0, "singil_leader": 0, "singil_stats_errors_total": 0,
+		"singil_frozen": 0, "singil_recovery_needed": 0, "singil_charge_budget_used_ratio count": 0, "singil_charge_budget_used_ratio amount": 0,
 	})
 
 	p.subscribe("pays", "4343434343434345")
@@ -149,6 +150,40 @@ func TestWhatMadeUsLook(t *testing.T) {
 		}
 		wantSamples(t, samples(t, registry), want)
 	}
+}
+
+// TestStatsOfTheInterlocks: what keeps the whole installation from charging.
+func TestStatsOfTheInterlocks(t *testing.T) {
+	t.Parallel()
+	p := setup(t)
+	g := newGauges(t, worker.StatsConfig{Pool: p.pool})
+	exec := func(sql string) {
+		t.Helper()
+		if _, err := p.pool.Exec(t.Context(), sql); err != nil {
+			t.Fatal(err)
+		}
+	}
+	exec(`UPDATE singil.instance SET day_max_count = 4, day_max_minor = 499000`)
+	p.subscribe("pays", "4343434343434345")
+	p.tick()
+	wantSamples(t, g.fresh(), map[string]float64{"singil_charge_budget_used_ratio count": 0.25, "singil_charge_budget_used_ratio amount": 0.1})
+	p.set(p.now.Add(24 * time.Hour))
+	wantSamples(t, g.fresh(), map[string]float64{"singil_charge_budget_used_ratio count": 0, "singil_frozen": 0})
+	exec(`UPDATE singil.instance SET day_max_count = 0`)
+	wantSamples(t, g.fresh(), map[string]float64{"singil_charge_budget_used_ratio count": 1})
+
+	if err := pgx.BeginFunc(t.Context(), p.pool, func(tx pgx.Tx) error { return billing.Freeze(t.Context(), tx, "ana", "to look") }); err != nil {
+		t.Fatal(err)
+	}
+	wantSamples(t, g.fresh(), map[string]float64{"singil_frozen": 1, "singil_recovery_needed": 0})
+	exec(`UPDATE singil.instance SET timeline_id = timeline_id + 1`)
+	if err := pgx.BeginFunc(t.Context(), p.pool, func(tx pgx.Tx) error {
+		_, err := billing.Guard(t.Context(), tx, billing.Memory{})
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	wantSamples(t, g.fresh(), map[string]float64{"singil_frozen": 1, "singil_recovery_needed": 1})
 }
 
 func TestStatsOfTheQueues(t *testing.T) {

@@ -96,7 +96,7 @@ func newDaemon(ctx context.Context, cfg config, gateway worker.Gateway, livemode
 	}
 
 	d.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
-		buildInfo(livemode), configInfo(cfg.Environment, livemode))
+		buildInfo(livemode), configInfo(cfg.Environment, livemode), clockInfo(&d.clockOff))
 	d.registry.MustRegister(metrics.Collectors()...)
 	d.collector = worker.NewCollector(worker.Config{
 		Pool: d.pool, Gateway: gateway, Environment: cfg.Environment, Livemode: livemode, Log: log, Metrics: metrics,
@@ -305,6 +305,17 @@ func configInfo(environment billing.Environment, livemode bool) prometheus.Colle
 	}, []string{"environment", "mode"})
 	gauge.WithLabelValues(string(environment), modeName(livemode)).Set(1)
 	return gauge
+}
+
+func clockInfo(off *atomic.Bool) prometheus.Collector {
+	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Namespace: "singil", Name: "clock_off", Help: "1 while this machine's clock is too far off the database's to charge by it.",
+	}, func() float64 {
+		if off.Load() {
+			return 1
+		}
+		return 0
+	})
 }
 
 func modeName(livemode bool) string {

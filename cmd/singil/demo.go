@@ -40,6 +40,7 @@ const demoSubscriptions = 200
 
 func demoCommand() *cobra.Command {
 	var serve, logs bool
+	var listen string
 	cmd := &cobra.Command{
 		Use:   "demo",
 		Short: "Watch three months of billing go by, with faults thrown at it",
@@ -52,10 +53,11 @@ and no Docker; nothing of it is left behind.
 The exit code is 0 only if no period was charged twice and none was lost.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return runDemo(cmd.Context(), cmd.OutOrStdout(), cmd.ErrOrStderr(), serve, logs)
+			return runDemo(cmd.Context(), cmd.OutOrStdout(), cmd.ErrOrStderr(), listen, serve, logs)
 		},
 	}
 	cmd.Flags().BoolVar(&serve, "serve", false, "keep everything running afterwards and print the addresses")
+	cmd.Flags().StringVar(&listen, "listen", "127.0.0.1:0", "where the daemon serves its metrics, for a Prometheus that watches")
 	cmd.Flags().BoolVar(&logs, "logs", false, "show the daemon's log on stderr")
 	return cmd
 }
@@ -71,7 +73,7 @@ type demo struct {
 	drawn  int // lines on the screen
 }
 
-func runDemo(ctx context.Context, stdout, stderr io.Writer, serve, logs bool) (err error) {
+func runDemo(ctx context.Context, stdout, stderr io.Writer, listen string, serve, logs bool) (err error) {
 	log := slog.New(slog.DiscardHandler)
 	if logs {
 		log = newLogger(stderr)
@@ -100,7 +102,7 @@ func runDemo(ctx context.Context, stdout, stderr io.Writer, serve, logs bool) (e
 
 	cfg := config{
 		DatabaseURL: dsn, BaseURL: providerURL + "/v1", SecretKey: "sk_test_demo", Rate: 1000,
-		Environment: billing.EnvironmentDev, Listen: "127.0.0.1:0", Schedule: "* * * * *", TimeZone: "Asia/Manila",
+		Environment: billing.EnvironmentDev, Listen: listen, Schedule: "* * * * *", TimeZone: "Asia/Manila",
 	}
 	metrics := worker.NewMetrics()
 	var d *daemon
