@@ -19,6 +19,7 @@ type Metrics struct {
 	attempts     *prometheus.CounterVec
 	declines     *prometheus.CounterVec
 	amount       *prometheus.CounterVec
+	collected    *prometheus.CounterVec
 	recovered    *prometheus.CounterVec
 	recoveredSum *prometheus.CounterVec
 	resolutions  *prometheus.CounterVec
@@ -69,6 +70,7 @@ func NewMetrics() *Metrics {
 		attempts:     counter("charge_attempts_total", "Attempts that were sent, by outcome and trigger.", "outcome", "trigger"),
 		declines:     counter("charge_declines_total", "Declined attempts, by decline code (a closed list, else other) and class.", "code", "class"),
 		amount:       counter("charge_amount_centavos_total", "Centavos that attempts were about, by outcome and currency.", "outcome", "currency"),
+		collected:    counter("collected_amount_centavos_total", "Centavos of invoices that became paid, by an attach or by a look at an open outcome.", "currency"),
 		recovered:    counter("recovered_charges_total", "Invoices paid after a decline, by the trigger of the attempt and which retry it was.", "trigger", "stage"),
 		recoveredSum: counter("recovered_amount_centavos_total", "Centavos of invoices paid after a decline, by the trigger of the attempt and which retry it was.", "trigger", "stage"),
 		resolutions:  counter("reconcile_resolutions_total", "What a look at an open outcome found, by ruling and what made us look: the schedule or a webhook.", "result", "source"),
@@ -108,6 +110,7 @@ func NewMetrics() *Metrics {
 		m.resolutions.WithLabelValues(string(r), lookPoll)
 		m.resolutions.WithLabelValues(string(r), lookWebhook)
 	}
+	m.collected.WithLabelValues(string(billing.CurrencyPHP))
 	for _, t := range triggers {
 		for retry := range 4 {
 			m.recovered.WithLabelValues(string(t), retryStage(retry+1))
@@ -132,7 +135,7 @@ func NewMetrics() *Metrics {
 // Collectors are what a registry registers.
 func (m *Metrics) Collectors() []prometheus.Collector {
 	own := []prometheus.Collector{
-		m.attempts, m.declines, m.amount, m.recovered, m.recoveredSum, m.resolutions, m.uncollected, m.duration, m.lag,
+		m.attempts, m.declines, m.amount, m.collected, m.recovered, m.recoveredSum, m.resolutions, m.uncollected, m.duration, m.lag,
 		m.sweeps, m.sweepTime, m.sweepSuccess, m.enqueued, m.opened, m.parked, m.prevented,
 	}
 	return slices.Concat(own, m.webhooks.collectors(), m.outbox.collectors(), m.psp.collectors(), m.jobs.collectors())
@@ -172,6 +175,9 @@ func (m *Metrics) count(c *billing.Collection, j billing.Judgement, settled bill
 	}
 	if j.Ruling == billing.Declined {
 		m.declines.WithLabelValues(string(j.Code.Label()), string(billing.Classify(j.Code.Label()).Class)).Inc()
+	}
+	if j.Ruling == billing.Paid && settled.InvoiceStatus == billing.InvoicePaid {
+		m.collected.WithLabelValues(string(c.Amount.Currency)).Add(float64(c.Amount.Minor))
 	}
 	if settled.Recovered {
 		stage := retryStage(settled.Retry)

@@ -142,3 +142,24 @@ func TestBusyWorkers(t *testing.T) {
 		}
 	}
 }
+
+// TestCollectedAmount: what became paid is counted once, however it was found out.
+func TestCollectedAmount(t *testing.T) {
+	t.Parallel()
+	m := NewMetrics()
+	c := &billing.Collection{Standing: billing.Standing{Amount: billing.Money{Minor: 49900, Currency: billing.CurrencyPHP}}}
+	paid := billing.Judgement{Ruling: billing.Paid}
+	m.attempted(c, paid, billing.Settled{Applied: true, InvoiceStatus: billing.InvoicePaid}, 0)
+	m.attempted(c, billing.Judgement{Ruling: billing.Unknown}, billing.Settled{Applied: true, InvoiceStatus: billing.InvoiceOpen}, 0)
+	m.settled(billing.Settlement{Source: "retrieve", Judgement: paid}, billing.Settled{Applied: true, InvoiceStatus: billing.InvoicePaid}, c, lookPoll)
+	m.settled(billing.Settlement{Source: "retrieve", Judgement: paid}, billing.Settled{InvoiceStatus: billing.InvoicePaid}, c, lookWebhook) // on record already
+	registry := prometheus.NewPedanticRegistry()
+	registry.MustRegister(m.collected)
+	families, err := registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := families[0].GetMetric()[0].GetCounter().GetValue(); got != 2*49900 {
+		t.Errorf("%v centavos, want those of two invoices", got)
+	}
+}
