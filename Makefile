@@ -1,7 +1,8 @@
 # What one does here. `make` alone lists it. Needs Go and PostgreSQL's programs, which Debian's root gets installed;
 # the tools are pinned in tools/go.mod and are fetched and built on first use.
 
-.PHONY: help build demo test torture crash mutants lint fuzz bench conformance-node need-go
+.PHONY: help build demo test torture crash mutants lint fuzz bench conformance-node need-go \
+	deploy-check dashboards-check rules-check dashboards dashboards-preview
 
 help:
 	@echo 'make build             bin/singil'
@@ -14,6 +15,8 @@ help:
 	@echo 'make lint              formatting, go vet, linters, go.mod, house rules'
 	@echo 'make fuzz              every fuzz target in turn, FUZZTIME=1m each'
 	@echo 'make bench             the benchmarks, BENCH=. selects'
+	@echo 'make deploy-check      dashboards and alerts: every query on a Prometheus that watches the demo, promtool'
+	@echo 'make dashboards        write the dashboards anew; make dashboards-preview their pictures'
 	@echo 'make conformance-node  the official PayMongo SDK for Node against the sandbox (needs Node 18 and npm)'
 
 need-go:
@@ -83,3 +86,30 @@ bench: need-go
 conformance-node: build
 	@command -v npm >/dev/null || { echo 'This one needs Node 18 or newer with npm (https://nodejs.org).' >&2; exit 1; }
 	cd conformance/node && npm ci --ignore-scripts --no-audit --no-fund && node run.mjs
+
+# What is under deploy/. Each part needs nothing of the others.
+deploy-check: dashboards-check rules-check
+
+# A module of its own, so that what it needs is nothing that singil needs.
+DASHBOARDS = cd deploy/grafana/gen && go
+
+dashboards-check: build
+	@sh tools/need-postgres.sh
+	@sh tools/need-prometheus.sh
+	$(DASHBOARDS) vet ./...
+	$(DASHBOARDS) test -count=1 -v -timeout 10m ./... -singil "$(CURDIR)/bin/singil" | \
+		awk '/_test\.go:|^ *(---|ok|FAIL|panic)/ { print; fflush() } /^ok/ { ok = 1 } END { exit !ok }'
+
+rules-check:
+	@sh tools/need-prometheus.sh
+	promtool check config deploy/prometheus/prometheus.yml
+	promtool check rules deploy/prometheus/rules.yaml
+	cd deploy/prometheus && promtool test rules rules.test.yaml rules.week.test.yaml
+
+dashboards: need-go
+	$(DASHBOARDS) run . ../dashboards
+
+dashboards-preview: build
+	@sh tools/need-postgres.sh
+	@sh tools/need-prometheus.sh
+	$(DASHBOARDS) test -count=1 -timeout 10m -run OnTheDemo . -singil "$(CURDIR)/bin/singil" -preview "$(CURDIR)/docs/img"
