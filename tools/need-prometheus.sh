@@ -14,8 +14,7 @@ fi
 if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
 	echo 'Prometheus is needed and not here: installing it.' >&2
 	apt-get update -q >&2
-	# The package starts a server of its own where there is an init, which nobody asked for.
-	RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends prometheus >&2
+	DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends prometheus >&2
 	if found; then
 		exit 0
 	fi

@@ -31,7 +31,7 @@ var billingBoard = board{
 			{
 				kind: figure, title: "Charging", unit: units.Short, red: 1, words: map[string]string{"0": "goes on", "1": "stopped", "2": "stopped"},
 				shows:   "Whether anything is charged: not while frozen, and not while the breaker is open or PayMongo holds us back.",
-				bad:     "singil freeze and singil unfreeze tell who stopped it and why in the audit log; runbooks SingilFrozen, SingilBreakerOpen, SingilChargingPaused.",
+				bad:     "Who stopped it, and why, stands in the database; the runbooks say how to look: SingilFrozen, SingilBreakerOpen, SingilChargingPaused.",
 				queries: []query{{"stopped", `max(singil_frozen{@}) + max(singil_psp_circuit_state{@,state!="closed"})`}},
 			},
 			{
@@ -81,7 +81,7 @@ var billingBoard = board{
 			{
 				kind: bars, title: "Decline codes", unit: units.Short, width: 24,
 				shows:   "The ten most frequent codes of the time range. other: PayMongo sends a code that our table does not know.",
-				bad:     "singil invoices list --status open shows the codes by invoice. What each code means for a saved card stands in the decline table of the documentation.",
+				bad:     "singil invoices list --status open shows the codes by invoice. other calls for a report: runbook SingilDeclineUnlisted.",
 				queries: []query{{"{{code}}", `topk(10, sum by (code) (increase(singil_charge_declines_total{@}[$__range])))`}},
 			},
 		}},
@@ -89,7 +89,7 @@ var billingBoard = board{
 			{
 				title: "Invoices in dunning", unit: units.Short,
 				shows:   "By who moves next: our retries, or the customer.",
-				bad:     "waiting_for_customer grows: do your customers get the links? See events of type invoice.action_required.",
+				bad:     "waiting_for_customer grows: do your customers get the links? See events of type invoice.needs_action.",
 				queries: []query{{"{{stage}}", `max by (stage) (singil_dunning_invoices{@})`}},
 			},
 			{
@@ -164,7 +164,7 @@ var billingBoard = board{
 			{
 				kind: bars, title: "Operators' actions", unit: units.Short, width: 24,
 				shows:   "What people did in the time range, from the audit log.",
-				bad:     "A freeze nobody told you of: the audit log has the name and the reason.",
+				bad:     "A freeze nobody told you of: the table singil.audit_log has the name and the reason.",
 				queries: []query{{"{{action}}", `max by (action) (increase(singil_operator_actions_total{@}[$__range]))`}},
 			},
 		}},

@@ -20,6 +20,9 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/promql/parser"
 )
 
 var (
@@ -89,6 +92,7 @@ func TestDashboardsOnTheDemo(t *testing.T) {
 		t.Errorf("only %d of %d queries show more than zeros: the demo was not watched", moved, executed)
 	}
 	prom.rules(t)
+	prom.values(t)
 }
 
 // freeAddress is an address of this machine that nothing listens on.
@@ -305,5 +309,52 @@ func (p prometheusServer) rules(t *testing.T) {
 	}
 	if want := len(readRules(t)); n != want {
 		t.Errorf("Prometheus evaluated %d alerts, want %d", n, want)
+	}
+}
+
+// values looks whether each value of a label that an alert or a panel names is one
+// that a daemon has: a misspelt one would be silent for ever.
+func (p prometheusServer) values(t *testing.T) {
+	t.Helper()
+	exprs := map[string]string{}
+	for _, r := range readRules(t) {
+		exprs[r.Alert] = r.Expr
+	}
+	for _, d := range readDashboards(t) {
+		for _, panel := range d.Panels {
+			for _, q := range panel.Targets {
+				exprs[panel.Title+": "+q.RefID] = grafana(q.Expr)
+			}
+		}
+	}
+	looked := map[string]bool{}
+	for name, expr := range exprs {
+		for _, selector := range parser.ExtractSelectors(parse(t, expr)) {
+			metric := ""
+			for _, m := range selector {
+				if m.Name == labels.MetricName {
+					metric = m.Value
+				}
+			}
+			for _, m := range selector {
+				if m.Name == labels.MetricName || m.Name == "job" || m.Name == "instance" {
+					continue
+				}
+				for _, value := range strings.Split(m.Value, "|") {
+					query := fmt.Sprintf("count(%s{%s=%q}) > 0", metric, m.Name, value)
+					if looked[query] {
+						continue
+					}
+					looked[query] = true
+					var data struct{ Result []any }
+					if err := p.get("/api/v1/query", url.Values{"query": {query}}, &data); err != nil || len(data.Result) == 0 {
+						t.Errorf("%s: no daemon has %s{%s=%q} %v", name, metric, m.Name, value, err)
+					}
+				}
+			}
+		}
+	}
+	if len(looked) < 20 {
+		t.Errorf("only %d values of labels: the test looks at the wrong place", len(looked))
 	}
 }
