@@ -67,6 +67,7 @@ func migrateCommand() *cobra.Command {
 	}
 	o.addTo(status)
 	cmd.AddCommand(up, status)
+	cmd.AddCommand(grantsCommand())
 	return cmd
 }
 
