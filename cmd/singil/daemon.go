@@ -40,6 +40,10 @@ const (
 	// drainTimeout is how long a shutdown waits for attaches under way: longer
 	// than the longest attach, shorter than what supervisors grant.
 	drainTimeout = 25 * time.Second
+
+	// sweepPatience is how long the timer may be away in one sweep before the
+	// watchdog takes it for stuck: a million due subscriptions take less.
+	sweepPatience = 15 * time.Minute
 )
 
 // daemon is singil run: everything between start and stop.
@@ -56,6 +60,8 @@ type daemon struct {
 	timer     scheduler.Timer
 	outbox    *worker.Outbox
 	handler   http.Handler
+	super     *supervisor
+	pulse     pulse // the timer's
 
 	now      func() time.Time // the machine's clock
 	virtual  time.Time        // as the timer saw it last
@@ -211,6 +217,7 @@ func (d *daemon) mayCharge() error {
 }
 
 func (d *daemon) sweep(ctx context.Context) error {
+	defer func() { d.pulse.beat(d.now()) }()
 	swept, err := d.collector.Sweep(ctx, d.jobs)
 	if swept.Invoices+swept.Enqueued+swept.Parked > 0 {
 		d.log.Info("sweep", "invoices_opened", swept.Invoices, "periods_skipped", swept.Skipped, "enqueued", swept.Enqueued, "parked", swept.Parked)
@@ -221,6 +228,7 @@ func (d *daemon) sweep(ctx context.Context) error {
 // woken tells what cannot wait for the schedule, and compares the clocks and the
 // databases.
 func (d *daemon) woken(ctx context.Context) (bool, error) {
+	d.pulse.beat(d.now())
 	if err := d.compare(ctx); err != nil {
 		return false, err
 	}
@@ -258,7 +266,10 @@ func (d *daemon) run(ctx context.Context, listener net.Listener) error {
 	var loops sync.WaitGroup
 	loops.Go(func() { d.timer.Run(looping) })
 	loops.Go(func() { d.outbox.Run(looping) })
+	d.pulse.beat(d.now())
+	loops.Go(func() { d.super.watch(looping, d.alive) })
 	d.log.Info("running", "listen", listener.Addr().String(), "environment", d.cfg.Environment, "schedule", d.cfg.Schedule, "time_zone", d.cfg.TimeZone)
+	d.super.tell("READY=1")
 
 	var err error
 	select {
@@ -267,11 +278,18 @@ func (d *daemon) run(ctx context.Context, listener net.Listener) error {
 	}
 	d.draining.Store(true)
 	d.log.Info("draining")
+	d.super.tell("STOPPING=1")
 	stop()
 	loops.Wait()
 	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTimeout+10*time.Second)
 	defer cancel()
 	return errors.Join(err, d.jobs.Stop(drain), web.Shutdown(drain))
+}
+
+// alive tells the watchdog whether work goes on: the database answers, and the
+// timer comes round.
+func (d *daemon) alive(ctx context.Context) error {
+	return errors.Join(d.pool.Ping(ctx), d.pulse.within(d.now(), sweepPatience))
 }
 
 func (d *daemon) close() {

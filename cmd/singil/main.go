@@ -49,6 +49,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return usageError{cmd, err} })
 	root.AddCommand(runCommand(), demoCommand(), sandboxCommand())
 	root.AddCommand(operatorCommands()...)
+	root.AddCommand(healthcheckCommand())
 
 	started := false
 	root.PersistentPreRun = func(*cobra.Command, []string) { started = true }

@@ -50,6 +50,7 @@ func runDaemon(ctx context.Context, stderr io.Writer) error {
 		return err
 	}
 	defer d.close()
+	d.super = findSupervisor(os.Getenv, log)
 	listener, err := net.Listen("tcp", cfg.Listen)
 	if err != nil {
 		return configError{fmt.Errorf("SINGIL_LISTEN: %w", err)}
