@@ -2,7 +2,7 @@
 # the tools are pinned in tools/go.mod and are fetched and built on first use.
 
 .PHONY: help build demo test torture crash mutants lint fuzz bench conformance-node need-go \
-	deploy-check dashboards-check rules-check dashboards dashboards-preview
+	deploy-check packaging-check dashboards-check rules-check dashboards dashboards-preview
 
 help:
 	@echo 'make build             bin/singil'
@@ -15,7 +15,7 @@ help:
 	@echo 'make lint              formatting, go vet, linters, go.mod, house rules'
 	@echo 'make fuzz              every fuzz target in turn, FUZZTIME=1m each'
 	@echo 'make bench             the benchmarks, BENCH=. selects'
-	@echo 'make deploy-check      dashboards and alerts: every query on a Prometheus that watches the demo, promtool'
+	@echo 'make deploy-check      what deploy/ holds, against the programs that will read it; dashboards and alerts on a Prometheus that watches the demo'
 	@echo 'make dashboards        write the dashboards anew; make dashboards-preview their pictures'
 	@echo 'make conformance-node  the official PayMongo SDK for Node against the sandbox (needs Node 18 and npm)'
 
@@ -88,7 +88,7 @@ conformance-node: build
 	cd conformance/node && npm ci --ignore-scripts --no-audit --no-fund && node run.mjs
 
 # What is under deploy/. Each part needs nothing of the others.
-deploy-check: dashboards-check rules-check
+deploy-check: packaging-check dashboards-check rules-check
 
 # A module of its own, so that what it needs is nothing that singil needs.
 DASHBOARDS = cd deploy/grafana/gen && go
@@ -113,3 +113,11 @@ dashboards-preview: build
 	@sh tools/need-postgres.sh
 	@sh tools/need-prometheus.sh
 	$(DASHBOARDS) test -count=1 -timeout 10m -run OnTheDemo . -singil "$(CURDIR)/bin/singil" -preview "$(CURDIR)/docs/img"
+
+# A module of its own: Helm, Kubernetes, BuildKit and Compose as libraries, two minutes when they are built for the
+# first time. With GORELEASER=1 goreleaser as well, two minutes more.
+packaging-check: need-go
+	cd deploy/check && go vet ./... && go test ./...
+	@if [ -n "$(GORELEASER)" ]; then \
+		go run github.com/goreleaser/goreleaser/v2@v2.12.0 check -f deploy/goreleaser.yaml; \
+	fi
