@@ -31,7 +31,7 @@ GRANT UPDATE (status, amount_minor, interval_unit, interval_count, anchor_at, an
               parked_reason, updated_at) ON singil.subscriptions TO singil_worker;
 GRANT UPDATE (last_catch_up_at) ON singil.customers TO singil_worker;
 GRANT UPDATE (status, blocked_code, expiry_notified_at, updated_at) ON singil.payment_methods TO singil_worker;
-GRANT UPDATE (status, next_attempt_at, claimed, waiting_for, attempt_count, first_attempt_at, poll_count, attempt_trigger,
+GRANT UPDATE (status, next_attempt_at, claimed, waiting_for, attempt_count, first_attempt_at, poll_count, look_back_at, look_backs, attempt_trigger,
               payment_method_id, decline_code, reason, action_url, paid_at, payment_id, updated_at)
   ON singil.invoices TO singil_worker;
 GRANT UPDATE (create_failures, provider_intent_id, state, death_proof, fence, updated_at) ON singil.payment_intents TO singil_worker;
