@@ -17,12 +17,15 @@ var ErrNotFound = errors.New("not found")
 
 // RefusedError is an act that this state does not allow. It says why, and what
 // to do.
-type RefusedError struct{ Reason string }
+type RefusedError struct {
+	Reason string
+	Kind   RefusalKind // of a retry; else empty
+}
 
 func (e *RefusedError) Error() string { return e.Reason }
 
 func refused(format string, args ...any) error {
-	return &RefusedError{fmt.Sprintf(format, args...)}
+	return &RefusedError{Reason: fmt.Sprintf(format, args...)}
 }
 
 // Act is who wants something done, why, and at which business time.

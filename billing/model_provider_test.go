@@ -187,7 +187,7 @@ func (m *model) retry() {
 		p := m.at.load(intent, false)
 		c := m.collection
 		c.Standing, c.WaitingFor, c.IntentState = m.standing(p), waitingWords[m.at.waiting], intentWords[p.state]
-		if c.mayRetry(Instance{Frozen: m.at.frozen}, invoiceWords[m.at.status], "", SubscriptionActive) == nil {
+		if c.mayRetry(Instance{Frozen: m.at.frozen}, retryStanding{status: invoiceWords[m.at.status], subscription: SubscriptionActive}, RetryRequest{}) == nil {
 			w := m.at
 			w.waiting, w.claimed = waitSchedule, false
 			m.emit(note{"an operator asks for a retry", 0, 0, 0}, w, luck)

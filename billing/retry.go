@@ -19,6 +19,29 @@ type RetryRequest struct {
 	Act           // Now is business time
 }
 
+// RefusalKind is why a retry is refused, in one word: to count by.
+type RefusalKind string
+
+// The kinds. The first two are about everything, the others about one invoice.
+const (
+	RefusalFrozen       RefusalKind = "frozen"
+	RefusalBreaker      RefusalKind = "breaker_open"
+	RefusalReview       RefusalKind = "in_review"
+	RefusalNotOpen      RefusalKind = "not_open"
+	RefusalCustomer     RefusalKind = "waits_for_customer"
+	RefusalInFlight     RefusalKind = "in_flight"
+	RefusalEnqueued     RefusalKind = "enqueued_already"
+	RefusalPaused       RefusalKind = "paused"
+	RefusalHardDecline  RefusalKind = "hard_decline"
+	RefusalNoCard       RefusalKind = "no_card"
+	RefusalNetworkLimit RefusalKind = "network_limit"
+	RefusalRecent       RefusalKind = "attempted_recently" // of RetryPlan alone
+)
+
+func refusedAs(kind RefusalKind, format string, args ...any) error {
+	return &RefusedError{Reason: fmt.Sprintf(format, args...), Kind: kind}
+}
+
 // Retried is an attempt that was asked for.
 type Retried struct {
 	Invoice       string    `json:"invoice"`
@@ -31,7 +54,7 @@ type Retried struct {
 }
 
 const sqlRetryLock = `
-SELECT i.status, COALESCE(i.reason, ''), i.attempt_trigger, s.status
+SELECT i.status, COALESCE(i.reason, ''), i.attempt_trigger, i.claimed, s.status
 FROM singil.invoices i
 JOIN singil.subscriptions s ON s.id = i.subscription_id
 WHERE i.id = $1
@@ -47,7 +70,9 @@ WHERE id = $1 AND status = 'open'`
 // that will do. It sends nothing: the next sweep finds it, and it passes every
 // guard of the usual path once more. What a guard would refuse is refused here
 // already, as a *RefusedError that says why; an invoice that is not there is
-// ErrNotFound.
+// ErrNotFound. A second retry before the first was tried is refused too, unless it
+// names another card and no worker has the invoice yet: of two operators who ask
+// at once, one is told.
 func Retry(ctx context.Context, tx pgx.Tx, r RetryRequest, limits CardLimits, holidays Holidays) (Retried, error) {
 	id, err := uuid.Parse(r.Invoice)
 	if err != nil {
@@ -57,8 +82,8 @@ func Retry(ctx context.Context, tx pgx.Tx, r RetryRequest, limits CardLimits, ho
 	if err != nil {
 		return Retried{}, err
 	}
-	var status, reason, trigger, subscription string
-	switch err := tx.QueryRow(ctx, sqlRetryLock, id).Scan(&status, &reason, &trigger, &subscription); {
+	var now retryStanding
+	switch err := tx.QueryRow(ctx, sqlRetryLock, id).Scan(&now.status, &now.reason, &now.trigger, &now.claimed, &now.subscription); {
 	case errors.Is(err, pgx.ErrNoRows):
 		return Retried{}, fmt.Errorf("invoice %s: %w", id, ErrNotFound)
 	case err != nil:
@@ -73,7 +98,7 @@ func Retry(ctx context.Context, tx pgx.Tx, r RetryRequest, limits CardLimits, ho
 	if c == nil {
 		return Retried{}, fmt.Errorf("invoice %s has no payment intent on record", id)
 	}
-	if err := c.mayRetry(instance, status, reason, subscription); err != nil {
+	if err := c.mayRetry(instance, now, r); err != nil {
 		return Retried{}, err
 	}
 	card, err := c.retryCard(r, limits, holidays)
@@ -85,7 +110,7 @@ func Retry(ctx context.Context, tx pgx.Tx, r RetryRequest, limits CardLimits, ho
 	}
 	if err := Audit(ctx, tx, AuditEntry{
 		Actor: r.Actor, Action: "retry_invoice", Subject: id.String(), Reason: r.Reason,
-		Before: fields{"next_attempt_at": c.NextAttemptAt.UTC(), "trigger": trigger, "waiting_for": c.WaitingFor, "attempt_count": c.AttemptCount},
+		Before: fields{"next_attempt_at": c.NextAttemptAt.UTC(), "trigger": now.trigger, "waiting_for": c.WaitingFor, "attempt_count": c.AttemptCount},
 		After:  fields{"next_attempt_at": r.Now.UTC(), "trigger": TriggerManual, "waiting_for": WaitingForSchedule, "payment_method": card.ProviderID},
 	}); err != nil {
 		return Retried{}, err
@@ -96,28 +121,63 @@ func Retry(ctx context.Context, tx pgx.Tx, r RetryRequest, limits CardLimits, ho
 	}, nil
 }
 
+// retryStanding is what is true of the invoice when its row is locked.
+type retryStanding struct {
+	status, reason string
+	trigger        Trigger
+	claimed        bool
+	subscription   string // its status
+}
+
 // mayRetry says why the invoice may not be attempted, whatever the card.
-func (c *Collection) mayRetry(instance Instance, status, reason, subscription string) error {
+func (c *Collection) mayRetry(instance Instance, now retryStanding, r RetryRequest) error {
+	if err := instance.mayRetry(); err != nil {
+		return err
+	}
 	switch {
-	case instance.Frozen:
-		return refused("charging is frozen: %s", instance.FrozenReason)
-	case instance.BreakerOpen:
-		return refused("the breaker is open, nothing is charged: %s", instance.BreakerReason)
-	case status == InvoiceReview:
-		return refused("the invoice is in review: %s; what happened must be settled first", reason)
-	case status != InvoiceOpen:
-		return refused("the invoice is %s, only an open one is charged", status)
+	case now.status == InvoiceReview:
+		return refusedAs(RefusalReview, "the invoice is in review: %s; what happened must be settled first", now.reason)
+	case now.status != InvoiceOpen:
+		return refusedAs(RefusalNotOpen, "the invoice is %s, only an open one is charged", now.status)
 	case c.Open != nil && c.Open.State == AttemptNeedsAction:
-		return refused("the customer has to confirm the attempt of %s first; until then another could charge twice", rfc3339(c.Open.ArmedAt))
+		return refusedAs(RefusalCustomer, "the customer has to confirm the attempt of %s first; until then another could charge twice", rfc3339(c.Open.ArmedAt))
 	case c.Open != nil:
-		return refused("the outcome of the attempt of %s is not known yet; it is reconciled first, the next look is at %s",
+		return refusedAs(RefusalInFlight, "the outcome of the attempt of %s is not known yet; it is reconciled first, the next look is at %s",
 			rfc3339(c.Open.ArmedAt), rfc3339(c.NextAttemptAt))
 	case c.WaitingFor == WaitingForProvider:
-		return refused("the provider has not told the outcome yet; the next look is at %s", rfc3339(c.NextAttemptAt))
+		return refusedAs(RefusalInFlight, "the provider has not told the outcome yet; the next look is at %s", rfc3339(c.NextAttemptAt))
 	case c.IntentState != IntentCreating && c.IntentState != IntentReady:
-		return refused("its payment intent is %s; what happened must be settled first", c.IntentState)
-	case subscription == SubscriptionPaused:
-		return refused("subscription %s is paused; resume it first", c.SubscriptionNo)
+		return refusedAs(RefusalInFlight, "its payment intent is %s; what happened must be settled first", c.IntentState)
+	case now.subscription == SubscriptionPaused:
+		return refusedAs(RefusalPaused, "subscription %s is paused; resume it first", c.SubscriptionNo)
+	}
+	return c.mayRetryAgain(now, r)
+}
+
+// mayRetry says why nothing at all may be retried. The provider's block passes by
+// itself, and a retry waits for it.
+func (i Instance) mayRetry() error {
+	switch {
+	case i.Frozen:
+		return refusedAs(RefusalFrozen, "charging is frozen: %s", i.FrozenReason)
+	case i.BreakerOpen:
+		return refusedAs(RefusalBreaker, "the breaker is open, nothing is charged: %s", i.BreakerReason)
+	}
+	return nil
+}
+
+// mayRetryAgain says whether a retry that was asked for is still to be tried.
+func (c *Collection) mayRetryAgain(now retryStanding, r RetryRequest) error {
+	waits := now.trigger == TriggerManual && c.ChosenMethod != uuid.Nil && (now.claimed || !c.NextAttemptAt.After(r.Now))
+	if !waits {
+		return nil
+	}
+	card := c.card(c.ChosenMethod.String()).ProviderID
+	switch {
+	case now.claimed:
+		return refusedAs(RefusalEnqueued, "a retry with %s was asked for already, and a worker has it", card)
+	case r.PaymentMethod == "" || r.PaymentMethod == card:
+		return refusedAs(RefusalEnqueued, "a retry with %s was asked for already, and waits for the next sweep", card)
 	}
 	return nil
 }
@@ -138,13 +198,13 @@ func (c *Collection) retryCard(r RetryRequest, limits CardLimits, holidays Holid
 		}
 		switch {
 		case named == nil:
-			return Card{}, refused("payment method %s is none of this customer's", clip(r.PaymentMethod))
+			return Card{}, refusedAs(RefusalNoCard, "payment method %s is none of this customer's", clip(r.PaymentMethod))
 		case named.Status == "blocked":
-			return Card{}, refused("payment method %s is blocked: %s", named.ProviderID, named.Blocked)
+			return Card{}, refusedAs(RefusalHardDecline, "payment method %s is blocked: %s", named.ProviderID, named.Blocked)
 		case named.Status != "active":
-			return Card{}, refused("payment method %s is %s", named.ProviderID, named.Status)
+			return Card{}, refusedAs(RefusalNoCard, "payment method %s is %s", named.ProviderID, named.Status)
 		case named.saved().Expired(r.Now, zone):
-			return Card{}, refused("payment method %s expired %02d/%d", named.ProviderID, named.ExpMonth, named.ExpYear)
+			return Card{}, refusedAs(RefusalNoCard, "payment method %s expired %02d/%d", named.ProviderID, named.ExpMonth, named.ExpYear)
 		}
 		c.ChosenMethod = named.ID
 	}
@@ -154,11 +214,28 @@ func (c *Collection) retryCard(r RetryRequest, limits CardLimits, holidays Holid
 	}
 	if d := choice.Decision; d != nil {
 		if d.Action == DunningActionHold {
-			return Card{}, refused("%s; possible again at %s", d.Reason, rfc3339(d.At))
+			return Card{}, refusedAs(RefusalNetworkLimit, "%s; possible again at %s", d.Reason, rfc3339(d.At))
 		}
-		return Card{}, refused("no card can be charged: %s", d.Reason)
+		return Card{}, refusedAs(c.noCard(r.Now), "no card can be charged: %s", d.Reason)
 	}
 	return choice.Card, nil
+}
+
+// noCard is why none of the cards may be charged at all.
+func (c *Collection) noCard(now time.Time) RefusalKind {
+	zone, err := LoadZone(c.TimeZone)
+	if err != nil {
+		return RefusalNoCard
+	}
+	if _, usable := c.facts().Card(now, zone); usable {
+		return RefusalNetworkLimit // for good: a limit that does not pass
+	}
+	for _, card := range c.Cards {
+		if card.Status == "blocked" {
+			return RefusalHardDecline
+		}
+	}
+	return RefusalNoCard
 }
 
 const sqlLatestAttempt = `SELECT max(armed_at) FROM singil.attempts`

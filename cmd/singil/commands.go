@@ -3,12 +3,9 @@ package main
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"os"
-	"text/tabwriter"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -22,37 +19,9 @@ import (
 func operatorCommands() []*cobra.Command {
 	return []*cobra.Command{
 		migrateCommand(), importCommand(), exportCommand(), periodsCommand(), clockCommand(),
-		invoicesCommand(), retryCommand(), freezeCommand(), unfreezeCommand(), checkCommand(), recoverCommand(),
+		subscriptionsCommand(), customersCommand(), invoicesCommand(), attemptsCommand(), retryCommand(), freezeCommand(), unfreezeCommand(), checkCommand(), recoverCommand(),
 		eventsCommand(), configCommand(), versionCommand(),
 	}
-}
-
-// output is how a command prints its data: for people, or for programs.
-type output string
-
-// addTo gives a command -o.
-func (o *output) addTo(cmd *cobra.Command) {
-	cmd.PersistentFlags().StringVarP((*string)(o), "output", "o", "table", "table or json")
-}
-
-func (o output) check(cmd *cobra.Command) error {
-	if o != "table" && o != "json" {
-		return usageError{cmd, fmt.Errorf("-o is %q; it takes table or json", string(o))}
-	}
-	return nil
-}
-
-// print writes v as JSON, or what table makes of it.
-func (o output) print(w io.Writer, v any, table func(io.Writer)) error {
-	if o == "json" {
-		e := json.NewEncoder(w)
-		e.SetEscapeHTML(false)
-		e.SetIndent("", "  ")
-		return e.Encode(v)
-	}
-	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
-	table(t)
-	return t.Flush()
 }
 
 // withDatabase runs do on the configured database, on a schema that fits.

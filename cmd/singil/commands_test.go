@@ -181,7 +181,8 @@ func TestOperator(t *testing.T) {
 	step(0, "with pm_1", "retry", id, "--reason", "they called")
 	step(4, "none of this customer's", "retry", id, "--payment-method", "pm_2")
 	step(3, "not found", "retry", "i1")
-	step(5, "1 of 2", "retry", id, "i1", "-o", "json")
+	step(4, "was asked for already", "retry", id)
+	step(4, "all 2", "retry", id, "i1", "-o", "json")
 	step(0, "", "export", "invoices", "--since", "2026-03-01T00:00:00Z")
 
 	if code, _, stderr := command(t, "postgres://nobody@127.0.0.1:1/none", "clock", "show"); code != 6 {

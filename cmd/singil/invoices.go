@@ -7,6 +7,7 @@ import (
 	"io"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/spf13/cobra"
@@ -18,60 +19,62 @@ const invoicesLimit = 10_000
 
 func invoicesCommand() *cobra.Command {
 	var o output
-	cmd := &cobra.Command{
-		Use:   "invoices",
-		Short: "List and show invoices",
-		Args:  cobra.NoArgs,
-		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
-	}
+	cmd := group("invoices", "List and show invoices, and decide about them",
+		listInvoicesCommand(&o), showInvoiceCommand(&o), retryCommand(), voidCommand(&o), markUncollectibleCommand(&o))
 	o.addTo(cmd)
-	var status string
-	var limit int
-	list := &cobra.Command{
+	return cmd
+}
+
+func listInvoicesCommand(o *output) *cobra.Command {
+	var page listing
+	var f billing.InvoiceFilter
+	cmd := &cobra.Command{
 		Use: "list", Short: "List invoices, newest first; singil export gives all of them", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := o.check(cmd); err != nil {
-				return err
-			}
-			if err := (billing.ExportFilter{Status: status}).Check("invoices"); err != nil {
+			f.After, f.Limit = page.after, page.limit
+			if err := f.Check(); err != nil {
 				return usageError{cmd, err}
 			}
-			if limit < 1 || limit > invoicesLimit {
-				return usageError{cmd, fmt.Errorf("--limit is %d; it takes 1 to %d", limit, invoicesLimit)}
+			if err := page.check(cmd); err != nil {
+				return err
 			}
-			return withDatabase(cmd, func(ctx context.Context, c config, pool *pgxpool.Pool) error {
-				invoices, err := billing.ListInvoices(ctx, pool, status, limit)
+			return view(cmd, *o, func(ctx context.Context, pool *pgxpool.Pool, zone *time.Location) error {
+				list, err := billing.BrowseInvoices(ctx, pool, f)
 				if err != nil {
 					return err
 				}
-				zone, err := billing.LoadZone(c.TimeZone)
-				if err != nil {
-					return err
+				if len(list) > 0 {
+					defer page.more(cmd, len(list), list[len(list)-1].ID.String())
 				}
-				return o.print(cmd.OutOrStdout(), invoices, func(w io.Writer) {
-					fmt.Fprintln(w, "ID\tSUBSCRIPTION\tPERIOD\tAMOUNT\tSTATUS\tATTEMPTS\tNEXT ATTEMPT\tDECLINE")
-					for _, i := range invoices {
-						fmt.Fprintf(w, "%s\t%s\t%d\t%s\t%s\t%d\t%s\t%s\n", i.ID, i.Subscription, i.PeriodNo, price(i), i.Status, i.AttemptCount,
-							nextAttempt(i, zone), dash(i.DeclineCode))
-					}
-				})
+				return o.print(cmd.OutOrStdout(), list, func(w io.Writer) { invoiceRows(w, list, zone) })
 			})
 		},
 	}
-	list.Flags().StringVar(&status, "status", "", "open, paid, void, uncollectible or review")
-	list.Flags().IntVar(&limit, "limit", 50, "how many")
-	show := &cobra.Command{
-		Use: "show ID", Short: "Show an invoice with its attempts and payments", Args: cobra.ExactArgs(1),
+	flags := cmd.Flags()
+	flags.StringVar(&f.Status, "status", "", "open, paid, void, uncollectible or review")
+	flags.StringVar((*string)(&f.WaitingFor), "waiting-for", "", "only open ones that wait for the schedule, the provider or the customer")
+	flags.StringSliceVar(&f.DeclineCodes, "decline-code", nil, "only with one of these as the latest decline")
+	flags.StringVar(&f.Plan, "plan", "", "only of this plan")
+	flags.StringVar(&f.Subscription, "subscription", "", "only of this subscription")
+	flags.StringVar(&f.Customer, "customer", "", "only of this customer")
+	page.addTo(cmd, "invoice")
+	return cmd
+}
+
+func invoiceRows(w io.Writer, list []billing.ExportedInvoice, zone *time.Location) {
+	fmt.Fprintln(w, "ID\tSUBSCRIPTION\tPERIOD\tAMOUNT\tSTATUS\tATTEMPTS\tNEXT ATTEMPT\tDECLINE")
+	for _, i := range list {
+		fmt.Fprintf(w, "%s\t%s\t%d\t%s\t%s\t%d\t%s\t%s\n", i.ID, i.Subscription, i.PeriodNo, price(i), i.Status, i.AttemptCount,
+			nextAttempt(i, zone), dash(i.DeclineCode))
+	}
+}
+
+func showInvoiceCommand(o *output) *cobra.Command {
+	return &cobra.Command{
+		Use: "show ID", Short: "Show an invoice: what was tried, what came of it, what comes next", Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := o.check(cmd); err != nil {
-				return err
-			}
-			return withDatabase(cmd, func(ctx context.Context, c config, pool *pgxpool.Pool) error {
-				invoice, err := billing.ShowInvoice(ctx, pool, args[0])
-				if err != nil {
-					return coded(err)
-				}
-				zone, err := billing.LoadZone(c.TimeZone)
+			return view(cmd, *o, func(ctx context.Context, pool *pgxpool.Pool, zone *time.Location) error {
+				invoice, err := showInvoice(ctx, pool, args[0])
 				if err != nil {
 					return err
 				}
@@ -79,8 +82,6 @@ func invoicesCommand() *cobra.Command {
 			})
 		},
 	}
-	cmd.AddCommand(list, show)
-	return cmd
 }
 
 func price(i billing.ExportedInvoice) string {
@@ -94,8 +95,8 @@ func nextAttempt(i billing.ExportedInvoice, zone *time.Location) string {
 	return local(i.NextAttemptAt.Time, zone)
 }
 
-func invoiceTable(w io.Writer, i billing.InvoiceDetails, zone *time.Location) {
-	for _, row := range [][2]string{
+func invoiceTable(w io.Writer, i shownInvoice, zone *time.Location) {
+	details(w, [][2]string{
 		{"invoice", i.ID.String()},
 		{"subscription", i.Subscription},
 		{"customer", i.Customer},
@@ -104,23 +105,19 @@ func invoiceTable(w io.Writer, i billing.InvoiceDetails, zone *time.Location) {
 		{"status", i.Status},
 		{"reason", dash(i.Reason)},
 		{"waiting for", i.WaitingFor},
-		{"next attempt", nextAttempt(i.ExportedInvoice, zone)},
 		{"decline", dash(i.DeclineCode)},
 		{"link", dash(i.ActionURL)},
 		{"payment intent", dash(i.PaymentIntentID)},
 		{"paid", local(i.PaidAt.Time, zone)},
-		{"payment", dash(i.PaymentID)},
-	} {
-		if row[1] != "-" {
-			fmt.Fprintf(w, "%s\t%s\n", row[0], row[1])
-		}
-	}
-	for _, a := range i.Attempts {
-		fmt.Fprintf(w, "attempt %d\t%s\t%s\t%s\t%s\t%s\n", a.No, local(a.ArmedAt.Time, zone), a.State, a.PaymentMethod, a.Trigger, dash(a.DeclineCode))
-	}
+	}...)
 	for _, p := range i.Payments {
-		fmt.Fprintf(w, "payment\t%s\t%s\t%s\t%s\n", p.PaymentID, p.Status, billing.Money{Minor: p.AmountMinor, Currency: p.Currency}.Display(), dash(p.FailedCode))
+		line := fmt.Sprintf("%s\t%s\t%s\t%s", p.PaymentID, p.Status, billing.Money{Minor: p.AmountMinor, Currency: p.Currency}.Display(), dash(p.FailedCode))
+		if p.RefundedMinor > 0 {
+			line += "\trefunded " + billing.Money{Minor: p.RefundedMinor, Currency: p.Currency}.Display()
+		}
+		fmt.Fprintf(w, "payment\t%s\n", line)
 	}
+	timelineRows(w, i, zone)
 }
 
 type retryFlags struct {
@@ -183,7 +180,7 @@ func (f retryFlags) run(ctx context.Context, pool *pgxpool.Pool, ids []string, r
 	failures := 0
 	for _, id := range ids {
 		result := retryResult{Invoice: id}
-		err := pgx.BeginFunc(ctx, pool, func(tx pgx.Tx) error {
+		err := retryTx(ctx, pool, id, func(tx pgx.Tx) error {
 			instance, err := billing.LoadInstance(ctx, tx)
 			if errors.Is(err, pgx.ErrNoRows) {
 				return fmt.Errorf("invoice %s: %w", id, billing.ErrNotFound)
@@ -220,4 +217,12 @@ func (f retryFlags) run(ctx context.Context, pool *pgxpool.Pool, ids []string, r
 		return results, exitCode{last.code, errors.New("the invoice was refused")}
 	}
 	return results, exitCode{last.code, fmt.Errorf("all %d invoices were refused", len(ids))}
+}
+
+// retryTx asks the database only about what can be an invoice.
+func retryTx(ctx context.Context, pool *pgxpool.Pool, id string, do func(pgx.Tx) error) error {
+	if _, err := uuid.Parse(id); err != nil {
+		return fmt.Errorf("invoice %.40q: %w", id, billing.ErrNotFound)
+	}
+	return pgx.BeginFunc(ctx, pool, do)
 }
