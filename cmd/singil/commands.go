@@ -86,8 +86,13 @@ func dash(s *string) string {
 }
 
 // terminal tells whether somebody is looking.
-func terminal(w io.Writer) bool {
-	file, ok := w.(*os.File)
+func terminal(w io.Writer) bool { return isTerminal(w) }
+
+// terminalIn tells whether somebody can answer.
+func terminalIn(r io.Reader) bool { return isTerminal(r) }
+
+func isTerminal(stream any) bool {
+	file, ok := stream.(*os.File)
 	if !ok || os.Getenv("TERM") == "dumb" {
 		return false
 	}

@@ -122,6 +122,7 @@ func invoiceTable(w io.Writer, i shownInvoice, zone *time.Location) {
 
 type retryFlags struct {
 	paymentMethod, reason, actor string
+	bulk                         bulkFlags
 }
 
 // retryResult is what became of one invoice; Error is empty if it will be tried.
@@ -129,33 +130,45 @@ type retryResult struct {
 	Invoice string           `json:"invoice"`
 	Retry   *billing.Retried `json:"retry,omitempty"`
 	Error   string           `json:"error,omitempty"`
+
+	kind billing.RefusalKind // of a refusal
 }
 
 func retryCommand() *cobra.Command {
 	var f retryFlags
 	var o output
 	cmd := &cobra.Command{
-		Use:   "retry ID...",
-		Short: "Charge open invoices once more, now",
+		Use:   "retry [ID...]",
+		Short: "Charge open invoices once more, now: some by their ids, or many by a filter",
 		Long: `Charge open invoices once more, now, by the same path and past the same guards
 as ever: the daemons find them at their next sweep. What may not be charged is
 refused with its reason: exit code 4, 3 for an invoice that is not there, and 5 if
-some of several were refused.`,
-		Args: cobra.MinimumNArgs(1),
+some of several were refused.
+
+With a filter in place of ids it is a bulk. First it shows how many there are, what
+they are worth, how they were declined, and who is left out and why; nothing
+happens before you have typed the count, or without --yes. Ctrl-C stops it and
+loses nothing: the same command again skips what is enqueued or was attempted
+within --rest. It is refused when it is over the day's budget, and while charging
+is frozen.`,
+		Example: "  singil retry 0198c5d2-7d7c-7a31-9c3e-1f6f0f0f2a11 --reason \"they called\"\n" +
+			"  singil retry --decline-code insufficient_funds --older-than 2d --max-amount 50000 --reason payday",
+		Args: cobra.ArbitraryArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := o.check(cmd); err != nil {
 				return err
 			}
+			switch bulk := f.bulk.wanted(cmd); {
+			case bulk && len(args) > 0:
+				return usageError{cmd, errors.New("ids and a filter do not go together")}
+			case bulk:
+				return f.runBulk(cmd, o)
+			case len(args) == 0:
+				return usageError{cmd, errors.New("it takes ids, or a filter such as --decline-code insufficient_funds")}
+			}
 			return withDatabase(cmd, func(ctx context.Context, _ config, pool *pgxpool.Pool) error {
 				results, failed := f.run(ctx, pool, args, time.Now())
-				err := o.print(cmd.OutOrStdout(), results, func(w io.Writer) {
-					for _, r := range results {
-						if r.Retry != nil {
-							fmt.Fprintf(w, "%s\t%s\tperiod %d\t%s\tdue now, with %s\n", r.Invoice, r.Retry.Subscription, r.Retry.PeriodNo,
-								billing.Money{Minor: r.Retry.AmountMinor, Currency: r.Retry.Currency}.Display(), r.Retry.PaymentMethod)
-						}
-					}
-				})
+				err := o.print(cmd.OutOrStdout(), results, func(w io.Writer) { retryRows(w, results) })
 				for _, r := range results {
 					if r.Error != "" {
 						fmt.Fprintf(cmd.ErrOrStderr(), "%s: %s\n", r.Invoice, r.Error)
@@ -168,8 +181,19 @@ some of several were refused.`,
 	cmd.Flags().StringVar(&f.paymentMethod, "payment-method", "", "PayMongo's id of a saved card of the customer (default: the first that may be charged)")
 	cmd.Flags().StringVar(&f.reason, "reason", "", "why, for the audit log")
 	addActor(cmd, &f.actor)
+	f.bulk.addTo(cmd)
 	o.addTo(cmd)
 	return cmd
+}
+
+func retryRows(w io.Writer, results []retryResult) {
+	for _, r := range results {
+		if r.Retry == nil {
+			continue // told on the standard error
+		}
+		fmt.Fprintf(w, "%s\t%s\tperiod %d\t%s\tdue now, with %s\n", r.Invoice, r.Retry.Subscription, r.Retry.PeriodNo,
+			billing.Money{Minor: r.Retry.AmountMinor, Currency: r.Retry.Currency}.Display(), r.Retry.PaymentMethod)
+	}
 }
 
 // run asks for the invoices one by one: one that is refused leaves the others
@@ -202,6 +226,10 @@ func (f retryFlags) run(ctx context.Context, pool *pgxpool.Pool, ids []string, r
 				return results, fmt.Errorf("retry %s: %w", id, err)
 			}
 			result.Error = err.Error()
+			var refused *billing.RefusedError
+			if errors.As(err, &refused) {
+				result.kind = refused.Kind
+			}
 			if failures++; last.code != 4 {
 				last = code
 			}

@@ -6,7 +6,7 @@
 //
 // Exit codes: 0 done, 1 failed, 2 the command line was wrong, 3 not found,
 // 4 not allowed in this state, 5 partly done, 6 the provider or the database is
-// away, 7 wrong configuration.
+// away, 7 wrong configuration, 130 interrupted.
 package main
 
 import (
