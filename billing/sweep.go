@@ -28,13 +28,15 @@ type Opened struct {
 	Parked        int // subscriptions and invoices that a human must look at
 }
 
-const sqlDueSubscriptions = `
+const sqlDueColumns = `
 SELECT s.id, s.customer_id, s.external_id, s.status, s.quantity, s.amount_minor, s.currency, s.interval_unit, s.interval_count,
        s.anchor_at, s.anchor_no, s.time_zone, s.next_period_no, s.next_due_at, s.bill_from, s.last_charge_at, s.pauses::text,
        s.trial_end, s.cancel_at, s.catch_up, s.catch_up_once,
        np.id, np.amount_minor, np.interval_unit, np.interval_count, np.catch_up, np.dunning::text
 FROM singil.subscriptions s
-LEFT JOIN singil.plans np ON np.id = s.next_plan_id
+LEFT JOIN singil.plans np ON np.id = s.next_plan_id`
+
+const sqlDueSubscriptions = sqlDueColumns + `
 WHERE s.next_due_at <= $1 AND ($3::uuid IS NULL OR s.id = $3)
 ORDER BY s.next_due_at
 LIMIT $2
@@ -155,23 +157,25 @@ func dueSubscriptions(ctx context.Context, tx pgx.Tx, now time.Time, limit int, 
 	if err != nil {
 		return nil, err
 	}
-	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (*dueSubscription, error) {
-		s := &dueSubscription{}
-		var planID *uuid.UUID
-		var minor *int64
-		var unit, catchUp *string
-		var count *int
-		var dunning *string
-		var pauses string
-		err := row.Scan(&s.ID, &s.CustomerID, &s.ExternalID, &s.Status, &s.Quantity, &s.Amount.Minor, &s.Amount.Currency, &s.Interval.Unit, &s.Interval.Count,
-			&s.AnchorAt, &s.AnchorNo, &s.TimeZone, &s.NextPeriodNo, &s.NextDueAt, &s.BillFrom, &s.LastChargeAt, &pauses,
-			&s.TrialEnd, &s.CancelAt, &s.CatchUp, &s.CatchUpOnce, &planID, &minor, &unit, &count, &catchUp, &dunning)
-		s.Pauses = []byte(pauses)
-		if err == nil && planID != nil {
-			s.NextPlan = &nextPlan{*planID, *minor, Interval{IntervalUnit(*unit), *count}, CatchUp(*catchUp), []byte(*dunning)}
-		}
-		return s, err
-	})
+	return pgx.CollectRows(rows, scanDue)
+}
+
+func scanDue(row pgx.CollectableRow) (*dueSubscription, error) {
+	s := &dueSubscription{}
+	var planID *uuid.UUID
+	var minor *int64
+	var unit, catchUp *string
+	var count *int
+	var dunning *string
+	var pauses string
+	err := row.Scan(&s.ID, &s.CustomerID, &s.ExternalID, &s.Status, &s.Quantity, &s.Amount.Minor, &s.Amount.Currency, &s.Interval.Unit, &s.Interval.Count,
+		&s.AnchorAt, &s.AnchorNo, &s.TimeZone, &s.NextPeriodNo, &s.NextDueAt, &s.BillFrom, &s.LastChargeAt, &pauses,
+		&s.TrialEnd, &s.CancelAt, &s.CatchUp, &s.CatchUpOnce, &planID, &minor, &unit, &count, &catchUp, &dunning)
+	s.Pauses = []byte(pauses)
+	if err == nil && planID != nil {
+		s.NextPlan = &nextPlan{*planID, *minor, Interval{IntervalUnit(*unit), *count}, CatchUp(*catchUp), []byte(*dunning)}
+	}
+	return s, err
 }
 
 // opening is one OpenDue on its way.
