@@ -19,7 +19,8 @@ import (
 func operatorCommands() []*cobra.Command {
 	return []*cobra.Command{
 		migrateCommand(), importCommand(), exportCommand(), periodsCommand(), clockCommand(),
-		subscriptionsCommand(), customersCommand(), invoicesCommand(), attemptsCommand(), retryCommand(), whyCommand(), runDueCommand(), forecastCommand(), freezeCommand(), unfreezeCommand(), checkCommand(), recoverCommand(),
+		subscriptionsCommand(), customersCommand(), invoicesCommand(), attemptsCommand(), retryCommand(), whyCommand(), runDueCommand(), forecastCommand(),
+		reconcileCommand(), refundCommand(), paymentMethodsCommand(), webhooksCommand(), auditCommand(), doctorCommand(), freezeCommand(), unfreezeCommand(), checkCommand(), recoverCommand(),
 		eventsCommand(), configCommand(), versionCommand(),
 	}
 }
