@@ -31,21 +31,22 @@ DECLARE
   given bigint;
 BEGIN
   IF TG_OP = 'UPDATE' THEN
-    IF (NEW.id, NEW.payment_id, NEW.amount_minor, NEW.currency, NEW.asked_at) IS DISTINCT FROM (OLD.id, OLD.payment_id, OLD.amount_minor, OLD.currency, OLD.asked_at)
+    IF (NEW.payment_id, NEW.amount_minor, NEW.currency, NEW.asked_at) IS DISTINCT FROM (OLD.payment_id, OLD.amount_minor, OLD.currency, OLD.asked_at)
        OR OLD.state <> 'asked' THEN
       RAISE EXCEPTION 'refund %: illegal change % -> %', OLD.id, OLD.state, NEW.state USING ERRCODE = 'integrity_constraint_violation';
     END IF;
-    RETURN NEW;
+    RETURN NULL;
   END IF;
   -- Two that come at once stand in line here.
   SELECT p.amount_minor INTO paid FROM singil.payments p WHERE p.payment_id = NEW.payment_id AND p.status = 'paid' FOR UPDATE;
   SELECT COALESCE(sum(r.amount_minor), 0) INTO given FROM singil.refunds r WHERE r.payment_id = NEW.payment_id AND r.state <> 'refused';
-  IF paid IS NULL OR given + NEW.amount_minor > paid THEN
-    RAISE EXCEPTION 'refund of % on payment %: % of % are given back already', NEW.amount_minor, NEW.payment_id, given, COALESCE(paid, 0)
+  IF paid IS NULL OR given > paid THEN
+    RAISE EXCEPTION 'refund of % of payment %: that makes % of %', NEW.amount_minor, NEW.payment_id, given, COALESCE(paid, 0)
       USING ERRCODE = 'integrity_constraint_violation';
   END IF;
-  RETURN NEW;
+  RETURN NULL;
 END $$;
 -- +goose StatementEnd
-CREATE TRIGGER guard_refunds BEFORE INSERT OR UPDATE ON refunds FOR EACH ROW EXECUTE FUNCTION guard_refunds();
+CREATE TRIGGER guard_refunds AFTER INSERT OR UPDATE ON refunds FOR EACH ROW EXECUTE FUNCTION guard_refunds();
+CREATE TRIGGER id_is_forever BEFORE UPDATE OF id ON refunds FOR EACH STATEMENT EXECUTE FUNCTION id_is_forever();
 CREATE TRIGGER append_only BEFORE DELETE OR TRUNCATE ON refunds FOR EACH STATEMENT EXECUTE FUNCTION append_only();

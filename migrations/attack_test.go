@@ -55,6 +55,12 @@ const (
 	shown = `'{"kind":"retrieve"}'`
 )
 
+// What closes refund 9.
+const (
+	refusedRefund  = "state = 'refused', result = 'never sent', closed_at = now()"
+	acceptedRefund = "state = 'accepted', provider_refund_id = 'ref_1', closed_at = now()"
+)
+
 // rows has a legal new row of each table, number 9.
 var rows = map[string]map[string]string{
 	"instance": {"environment": "'dev'", "livemode": "false", "system_identifier": "1", "timeline_id": "1"},
@@ -90,6 +96,7 @@ var rows = map[string]map[string]string{
 		"payment_id": "'pay_9'", "provider_intent_id": "'pi_1'", "invoice_id": id(1), "status": "'paid'", "amount_minor": "49900",
 		"currency": "'PHP'", "livemode": "false", "source": "'webhook'",
 	},
+	"refunds":        {"id": id(9), "payment_id": "'pay_9'", "amount_minor": "100", "currency": "'PHP'"},
 	"webhook_events": {"event_id": "'evt_9'", "type": "'payment.paid'", "livemode": "false", "body": "''"},
 	"events":         {"id": id(9), "type": "'invoice.paid'", "subscription_id": id(1), "data": "'{}'", "occurred_at": "now()"},
 	"charge_budget":  {"day": "'2026-02-01'", "livemode": "false", "max_count": "10", "max_minor": "1000"},
@@ -525,7 +532,7 @@ var guardAttacks = []attack{
 	{rule: "attempts.append_only", name: "delete", attack: `DELETE FROM singil.attempts`},
 	{rule: "attempts.append_only", name: "truncate", attack: `TRUNCATE singil.attempts`},
 	{rule: "payments.append_only", name: "delete", attack: `DELETE FROM singil.payments`},
-	{rule: "payments.append_only", name: "truncate", attack: `TRUNCATE singil.payments`},
+	{rule: "payments.append_only", name: "truncate", attack: `TRUNCATE singil.payments CASCADE`},
 	{rule: "payment_intents.append_only", name: "delete", attack: `DELETE FROM singil.payment_intents`},
 	{rule: "payment_intents.append_only", name: "truncate", attack: `TRUNCATE singil.payment_intents CASCADE`},
 	{rule: "payment_intents.append_only", name: "by way of the subscriptions", attack: `TRUNCATE singil.subscriptions CASCADE`},
@@ -534,6 +541,49 @@ var guardAttacks = []attack{
 	{rule: "audit_chain.audit_chain_audit_id_fkey", attack: put("audit_chain", "audit_id=999999")},
 	{rule: "audit_chain.audit_chain_no_check", legal: []string{put("audit_log")}, attack: put("audit_chain", "no=0")},
 	{rule: "audit_chain.audit_chain_hash_check", legal: []string{put("audit_log")}, attack: put("audit_chain", "hash='x'")},
+	{
+		rule: "refunds.refunds_pkey", legal: []string{put("payments"), put("refunds"), set("refunds", 9, refusedRefund)},
+		attack: put("refunds"),
+	},
+	{rule: "refunds.refunds_payment_id_fkey", attack: put("refunds", "payment_id='pay_none'")},
+	{rule: "refunds.refunds_amount_minor_check", legal: []string{put("payments")}, attack: put("refunds", "amount_minor=0")},
+	{rule: "refunds.refunds_state_check", legal: []string{put("payments")}, attack: put("refunds", "state='lost'", "closed_at=now()")},
+	{
+		rule: "refunds.refunds_provider_refund_id_key", legal: []string{put("payments"), put("refunds"), set("refunds", 9, acceptedRefund)},
+		attack: put("refunds", "id="+id(8), "state='accepted'", "provider_refund_id='ref_1'", "closed_at=now()"),
+	},
+	{
+		rule: "refunds.refunds_provider_refund_id_check", legal: []string{put("payments"), put("refunds")},
+		attack: set("refunds", 9, "state = 'accepted', provider_refund_id = '', closed_at = now()"),
+	},
+	{rule: "refunds.closed_has_a_time", legal: []string{put("payments")}, attack: put("refunds", "closed_at=now()")},
+	{
+		rule: "refunds.accepted_has_an_id", legal: []string{put("payments"), put("refunds")},
+		attack: set("refunds", 9, "state = 'accepted', closed_at = now()"),
+	},
+	{
+		rule: "refunds.refused_has_a_result", legal: []string{put("payments"), put("refunds")},
+		attack: set("refunds", 9, "state = 'refused', closed_at = now()"),
+	},
+	{rule: "refunds.one_open_refund", legal: []string{put("payments"), put("refunds")}, attack: put("refunds", "id="+id(8))},
+	{rule: "refunds.guard_refunds", name: "more than was paid", legal: []string{put("payments")}, attack: put("refunds", "amount_minor=49901")},
+	{rule: "refunds.guard_refunds", name: "nothing was paid", legal: []string{put("payments", "status='failed'")}, attack: put("refunds")},
+	{
+		rule: "refunds.guard_refunds", name: "more than is left", legal: []string{put("payments"), put("refunds"), set("refunds", 9, acceptedRefund)},
+		attack: put("refunds", "id="+id(8), "amount_minor=49900"),
+	},
+	{
+		rule: "refunds.guard_refunds", name: "of a refund that was refused", attack: set("refunds", 9, "result = 'no'"),
+		legal: []string{put("payments"), put("refunds", "amount_minor=49900"), set("refunds", 9, refusedRefund), put("refunds", "id="+id(8), "amount_minor=49900")},
+	},
+	{
+		rule: "refunds.guard_refunds", name: "asked for again", legal: []string{put("payments"), put("refunds"), set("refunds", 9, refusedRefund)},
+		attack: set("refunds", 9, "state = 'asked', closed_at = NULL"),
+	},
+	{rule: "refunds.guard_refunds", name: "another amount", legal: []string{put("payments"), put("refunds")}, attack: set("refunds", 9, "amount_minor = 200")},
+	{rule: "refunds.id_is_forever", legal: []string{put("payments"), put("refunds")}, attack: set("refunds", 9, "id = "+id(8))},
+	{rule: "refunds.append_only", name: "delete", attack: `DELETE FROM singil.refunds`},
+	{rule: "refunds.append_only", name: "truncate", attack: `TRUNCATE singil.refunds`},
 	{rule: "recoveries.recoveries_pkey", legal: []string{put("recoveries")}, attack: put("recoveries", "actor='ben'")},
 	{rule: "recoveries.recoveries_actor_check", attack: put("recoveries", "actor=''")},
 	{rule: "recoveries.append_only", name: "delete", attack: `DELETE FROM singil.recoveries`},

@@ -4,11 +4,13 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/spf13/cobra"
 
@@ -21,7 +23,7 @@ func operatorCommands() []*cobra.Command {
 		migrateCommand(), importCommand(), exportCommand(), periodsCommand(), clockCommand(),
 		subscriptionsCommand(), customersCommand(), invoicesCommand(), attemptsCommand(), retryCommand(), whyCommand(), runDueCommand(), forecastCommand(),
 		reconcileCommand(), refundCommand(), paymentMethodsCommand(), webhooksCommand(), auditCommand(), doctorCommand(), freezeCommand(), unfreezeCommand(), checkCommand(), recoverCommand(),
-		eventsCommand(), configCommand(), versionCommand(),
+		eventsCommand(), configCommand(), manCommand(), versionCommand(),
 	}
 }
 
@@ -46,7 +48,10 @@ func withDatabase(cmd *cobra.Command, do func(ctx context.Context, c config, poo
 // coded gives the errors of billing their exit codes.
 func coded(err error) error {
 	var refused *billing.RefusedError
+	var pg *pgconn.PgError
 	switch {
+	case errors.As(err, &pg) && (pg.Code == "25006" || pg.Code == "42501"): // read-only, or without the right
+		return exitCode{4, fmt.Errorf("this database role may not do that: %w", err)}
 	case errors.Is(err, billing.ErrNotFound):
 		return exitCode{3, err}
 	case errors.As(err, &refused):

@@ -50,6 +50,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	root.AddCommand(runCommand(), demoCommand(), sandboxCommand())
 	root.AddCommand(operatorCommands()...)
 	root.AddCommand(healthcheckCommand())
+	completeIDs(root)
 
 	started := false
 	root.PersistentPreRun = func(*cobra.Command, []string) { started = true }

@@ -260,3 +260,23 @@ func TestHugeArguments(t *testing.T) {
 		t.Errorf("%d results", strings.Count(stdout, "\n"))
 	}
 }
+
+// Who may only read sees everything and changes nothing.
+func TestViewer(t *testing.T) {
+	d := newDesk(t, 2)
+	d.attempt("s0", d.now.Add(-30*time.Minute), "do_not_honor")
+	viewer := withSetting(t, d.dsn, "default_transaction_read_only", "on")
+	for args, want := range map[string]int{
+		"subscriptions list": 0, "customers show u0": 0, "invoices show " + d.invoice("s0"): 0, "attempts list": 0, "why s0": 0,
+		"run-due --dry-run": 0, "forecast": 0, "audit list": 0, "webhooks list": 0, "payment-methods list": 0,
+		"retry --status open --rest 0 --dry-run":           0,
+		"subscriptions pause s0 --reason x":                4,
+		"invoices void " + d.invoice("s0") + " --reason x": 4,
+		"retry " + d.invoice("s1"):                         4,
+		"retry --status open --rest 0 --yes --reason x":    4,
+	} {
+		if code, stdout, stderr := command(t, viewer, strings.Fields(args)...); code != want || want == 4 && !strings.Contains(stderr, "may not do that") {
+			t.Errorf("singil %s: exit code %d, want %d: %s%s", args, code, want, stdout, stderr)
+		}
+	}
+}
