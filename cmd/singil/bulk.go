@@ -246,6 +246,8 @@ func (f retryFlags) carryOut(ctx context.Context, pool *pgxpool.Pool, progress i
 		select {
 		case <-pace.C:
 		case <-ctx.Done():
+		}
+		if ctx.Err() != nil { // also when both have come
 			return stoppedAt(result)
 		}
 		// An invoice is enqueued as a whole or not at all, also when Ctrl-C comes now.

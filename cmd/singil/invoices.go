@@ -15,8 +15,6 @@ import (
 	"github.com/singil/singil/billing"
 )
 
-const invoicesLimit = 10_000
-
 func invoicesCommand() *cobra.Command {
 	var o output
 	cmd := group("invoices", "List and show invoices, and decide about them",
@@ -225,7 +223,7 @@ func (f retryFlags) run(ctx context.Context, pool *pgxpool.Pool, ids []string, r
 			if !errors.As(coded(err), &code) {
 				return results, fmt.Errorf("retry %s: %w", id, err)
 			}
-			result.Error = err.Error()
+			result.Error = code.Error()
 			var refused *billing.RefusedError
 			if errors.As(err, &refused) {
 				result.kind = refused.Kind
