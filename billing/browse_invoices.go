@@ -39,19 +39,19 @@ func (f InvoiceFilter) Check() error {
 	return ExportFilter{Status: f.Status}.Check("invoices")
 }
 
-const sqlInvoiceFilter = `
+const whereInvoices = `
 WHERE ($1 = '' OR i.status = $1) AND ($2 = '' OR i.waiting_for = $2 AND i.status = 'open')
   AND (cardinality($3::text[]) = 0 OR i.decline_code = ANY ($3))
   AND ($4 = '' OR s.plan_id = (SELECT p.id FROM singil.plans p WHERE p.external_id = $4))
   AND ($5 = '' OR s.external_id = $5) AND ($6 = '' OR c.external_id = $6)
   AND ($7::timestamptz IS NULL OR i.due_at < $7)`
 
-const sqlBrowseInvoices = sqlInvoiceColumns + sqlInvoiceFilter + `
+const sqlBrowseInvoices = sqlInvoiceColumns + whereInvoices + `
   AND ($8::uuid IS NULL OR i.id < $8)
 ORDER BY i.id DESC
 LIMIT $9`
 
-// args are those of sqlInvoiceFilter.
+// args are those of whereInvoices.
 func (f InvoiceFilter) args() []any {
 	codes := f.DeclineCodes
 	if codes == nil {

@@ -81,7 +81,7 @@ const sqlPlanRetries = `
 SELECT i.id, i.status, COALESCE(i.reason, ''), i.attempt_trigger, i.claimed, s.status, COALESCE(i.decline_code, '')
 FROM singil.invoices i
 JOIN singil.subscriptions s ON s.id = i.subscription_id
-JOIN singil.customers c ON c.id = i.customer_id` + sqlInvoiceFilter + `
+JOIN singil.customers c ON c.id = i.customer_id` + whereInvoices + `
   AND ($8::uuid IS NULL OR i.id > $8)
 ORDER BY i.id
 LIMIT $9`

@@ -162,10 +162,10 @@ func probe(t *testing.T, tx pgx.Tx, name, sql string) error {
 // operatorOnly are the statements of commands that people type. The daemon has
 // none of their rights.
 var operatorOnly = []string{
-	"billing.sqlAddEndpoint", "billing.sqlAdopt", "billing.sqlCloseBreaker", "billing.sqlEnableEndpoint",
+	"billing.sqlAddEndpoint", "billing.sqlAdopt", "billing.sqlAskRefund", "billing.sqlCloseBreaker", "billing.sqlCloseRefund", "billing.sqlEnableEndpoint",
 	"billing.sqlImportNewCards", "billing.sqlImportNewCustomers", "billing.sqlImportNewPlans", "billing.sqlImportNewSubscriptions",
 	"billing.sqlImportOldCards", "billing.sqlImportOldCustomers", "billing.sqlImportOldPlans", "billing.sqlImportOldSubscriptions",
-	"billing.sqlLifecyclePlan", "billing.sqlLifecycleStore", "billing.sqlRecovered",
+	"billing.sqlLifecyclePlan", "billing.sqlLifecycleStore", "billing.sqlMethodAdd", "billing.sqlRecovered",
 }
 
 func TestGrantsSuffice(t *testing.T) {

@@ -28,7 +28,7 @@ var (
 	member     = regexp.MustCompile(`^([a-z][\w/]*)\.(\w+(?:\.\w+)?)((?:/[^/]+)*)$`) // package.Name, package.TestName/Sub, table.rule
 	file       = regexp.MustCompile(`^[\w./-]+\.(?:go|sql|md|sh|yml|golden|json|txt)$`)
 	word       = regexp.MustCompile(`^\w+$`)
-	command    = regexp.MustCompile(`^singil ([a-z]+)`)
+	command    = regexp.MustCompile(`^singil ([a-z-]+)`)
 	link       = regexp.MustCompile(`\]\(([^)#:]+)\)`)
 )
 
@@ -155,7 +155,7 @@ func read(t *testing.T) *code {
 // readOnce takes in every Go and SQL file, and the Makefile.
 var readOnce = sync.OnceValues(func() (*code, error) {
 	c := &code{declared: map[string]map[string]bool{}, tests: map[string]string{}, words: map[string]bool{}, targets: map[string]bool{}}
-	use := regexp.MustCompile(`(?:Use:\s+|Command\()"([a-z]+)`)
+	use := regexp.MustCompile(`(?:Use:\s+|Command\(|group\()"([a-z-]+)`)
 	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err

@@ -55,8 +55,9 @@ GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA river TO singil_worker;
 -- singil_operator: the commands of people; it is a member of singil_worker ---------------------------------------
 
 GRANT INSERT ON
-  singil.plans, singil.customers, singil.payment_methods, singil.subscriptions, singil.endpoints, singil.recoveries
+  singil.plans, singil.customers, singil.payment_methods, singil.subscriptions, singil.endpoints, singil.recoveries, singil.refunds
 TO singil_operator;
+GRANT UPDATE (state, provider_refund_id, result, closed_at) ON singil.refunds TO singil_operator;
 GRANT UPDATE (name, amount_minor, interval_unit, interval_count, dunning, catch_up, updated_at) ON singil.plans TO singil_operator;
 GRANT UPDATE (provider_customer_id, name, email, metadata, updated_at) ON singil.customers TO singil_operator;
 GRANT UPDATE (brand, last4, exp_month, exp_year) ON singil.payment_methods TO singil_operator;
