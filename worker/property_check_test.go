@@ -264,7 +264,7 @@ func (w *world) checkAttempts(b *books) {
 		if with := w.stoppedWith[invoice.Subscription]; with != nil && !with[a.Invoice] {
 			w.wrong("attempt %s is the first of invoice %s, and came after the subscription was cancelled", a.ID, a.Invoice)
 		}
-		if with := w.pausedWith[invoice.Subscription]; with != nil && !with[a.ID] {
+		if with := w.pausedWith[invoice.Subscription]; with != nil && !with[a.ID] && b.subscriptions[invoice.Subscription].Status == billing.SubscriptionPaused {
 			w.wrong("attempt %s was armed while the subscription was paused", a.ID)
 		}
 		if last[a.Invoice]++; a.No != last[a.Invoice] {

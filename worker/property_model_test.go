@@ -83,7 +83,8 @@ func (a *agreement) free(start time.Time) billing.SkipReason {
 		return billing.SkipReasonTrial
 	}
 	for _, p := range a.pauses {
-		if !start.Before(p.From) && start.Before(p.To) {
+		// Without an end it goes on: until a cancellation that was asked for meanwhile.
+		if !start.Before(p.From) && (p.To.IsZero() || start.Before(p.To)) {
 			return billing.SkipReasonPaused
 		}
 	}
