@@ -83,6 +83,9 @@ func backupRestored(t *testing.T, binary string) {
 	d.await("frozen", d.frozen)
 	d.await("the lost periods are opened", func() bool { return d.number(`SELECT count(*) FROM singil.invoices`) == 3*n })
 	d.frozenTakesWebhooksAndLooks(p, n)
+	d.await("every open outcome was looked at", func() bool {
+		return d.number(`SELECT count(*) FROM singil.attempts WHERE state = 'armed'`) == 0
+	})
 
 	books := d.everything()
 	if code, said := d.singil("recover"); code != 0 || !strings.Contains(said, "Nothing was changed") || strings.Count(said, "\npaid ") < n {
