@@ -273,24 +273,6 @@ func Export(ctx context.Context, begin interface {
 	return nil
 }
 
-const sqlListInvoices = sqlInvoiceColumns + `
-WHERE ($1 = '' OR i.status = $1)
-ORDER BY i.id DESC
-LIMIT $2`
-
-// ListInvoices is the newest invoices.
-func ListInvoices(ctx context.Context, q Querier, status string, limit int) ([]ExportedInvoice, error) {
-	rows, err := q.Query(ctx, sqlListInvoices, status, limit)
-	if err != nil {
-		return nil, fmt.Errorf("list invoices: %w", err)
-	}
-	list, err := pgx.CollectRows(rows, pgx.RowToStructByPos[ExportedInvoice])
-	if err != nil {
-		return nil, fmt.Errorf("list invoices: %w", err)
-	}
-	return list, nil
-}
-
 // InvoiceDetails is an invoice and all that was tried about it.
 type InvoiceDetails struct {
 	ExportedInvoice

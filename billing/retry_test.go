@@ -181,7 +181,7 @@ func TestExport(t *testing.T) {
 			t.Errorf("%s: an unknown status was taken", kind)
 		}
 	}
-	list, err := billing.ListInvoices(t.Context(), l.pool, billing.InvoiceOpen, 10)
+	list, err := billing.BrowseInvoices(t.Context(), l.pool, billing.InvoiceFilter{Status: billing.InvoiceOpen, Limit: 10})
 	if err != nil || len(list) != 1 {
 		t.Fatalf("%v %v", list, err)
 	}
