@@ -32,7 +32,7 @@ import (
 var (
 	soakLength        = flag.Duration("soak", 0, "how long TestSoak runs, such as 30m; 0 leaves it out")
 	soakSeed          = flag.Uint64("soak-seed", 20260131, "seed of what the soak and its sandbox choose")
-	soakSubscriptions = flag.Int("soak-subscriptions", 6000, "subscriptions of TestSoak")
+	soakSubscriptions = flag.Int("soak-subscriptions", 12000, "subscriptions of TestSoak")
 	soakReport        = flag.String("soak-report", "", "file that TestSoak writes its report to, as markdown")
 )
 
