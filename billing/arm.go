@@ -4,11 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 )
 
 // What the protocol waits for, in business time.
@@ -63,10 +63,13 @@ type ArmResult struct {
 	Err   error // ErrNotOpen, ErrInFlight, ErrOverBudget, or what MayCharge says
 }
 
+// The budget is only looked at: who spends it holds its row, so that comes last.
 const sqlArmLockInstance = `
 SELECT i.frozen, COALESCE(i.frozen_reason, ''), i.virtual_now, i.livemode, i.day_max_count, i.day_max_minor,
-       p.blocked_until, p.breaker_open, COALESCE(p.breaker_reason, '')
+       p.blocked_until, p.breaker_open, COALESCE(p.breaker_reason, ''),
+       COALESCE(b.max_count - b.used_count, i.day_max_count), COALESCE(b.max_minor - b.used_minor, i.day_max_minor)
 FROM singil.instance i CROSS JOIN singil.provider_state p
+LEFT JOIN singil.charge_budget b ON b.livemode = i.livemode AND b.day = (COALESCE(i.virtual_now, $1) AT TIME ZONE 'UTC')::date
 FOR SHARE OF i`
 
 const sqlArmLockInvoices = `
@@ -90,16 +93,13 @@ WHERE pi.id = ANY ($1)
 ORDER BY pi.id
 FOR UPDATE OF pi`
 
-const sqlArmBudget = `
-INSERT INTO singil.charge_budget (day, livemode, max_count, max_minor)
-VALUES ($1, $2, $3, $4)
-ON CONFLICT (day, livemode) DO UPDATE SET max_count = charge_budget.max_count
-RETURNING max_count - used_count, max_minor - used_minor`
-
+// What another worker has spent since we looked counts too: the constraints on
+// the row refuse what is too much, and with it the whole batch.
 const sqlArmSpend = `
-UPDATE singil.charge_budget
-SET used_count = used_count + $3, used_minor = used_minor + $4
-WHERE day = $1 AND livemode = $2`
+INSERT INTO singil.charge_budget AS b (day, livemode, max_count, max_minor, used_count, used_minor)
+VALUES ($1, $2, $3, $4, $5, $6)
+ON CONFLICT (day, livemode) DO UPDATE
+SET used_count = b.used_count + excluded.used_count, used_minor = b.used_minor + excluded.used_minor`
 
 const sqlArmIntents = `
 UPDATE singil.payment_intents pi
@@ -114,11 +114,13 @@ SELECT r.id, r.intent, r.invoice, r.no, r.fence, r.card, r.provider_card, r.trig
 FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::int[], $5::bigint[], $6::uuid[], $7::text[], $8::text[])
   AS r (id, intent, invoice, no, fence, card, provider_card, trigger)`
 
+// The sweep's lease stays if most of it is left: an update that changes nothing
+// indexed costs a fraction of one that does.
 const sqlArmInvoices = `
 UPDATE singil.invoices i
 SET attempt_count = i.attempt_count + 1,
     first_attempt_at = COALESCE(i.first_attempt_at, $2),
-    next_attempt_at = $3,
+    next_attempt_at = CASE WHEN i.next_attempt_at < $4 THEN $3 ELSE i.next_attempt_at END,
     waiting_for = 'provider',
     poll_count = 0,
     payment_method_id = NULL,
@@ -127,18 +129,28 @@ WHERE i.id = ANY ($1)`
 
 // Arm writes attempts down, all in tx, one result a request in the same order.
 // It stores the provider's intent id (write-once), spends the day's budget and
-// takes the invoice's next wake-up one lease on. realNow is the caller's
-// clock; business time is the virtual clock's if there is one.
+// sees to it that the invoice is looked at again when its lease is over. realNow
+// is the caller's clock; business time is the virtual clock's if there is one.
+//
+// If others spend the last of the budget meanwhile, the error is ErrOverBudget
+// and nothing is armed; fewer at a time may go through.
 //
 // An Armed licence is good only after tx is committed and the commit was
 // acknowledged. If it was not, send nothing: the next run finds out.
 func Arm(ctx context.Context, tx pgx.Tx, requests []ArmRequest, realNow time.Time) ([]ArmResult, error) {
 	results := make([]ArmResult, len(requests))
 	a := arming{requests: requests, results: results}
-	for _, step := range []func(context.Context, pgx.Tx, time.Time) error{a.lock, a.budget, a.write} {
-		if err := step(ctx, tx, realNow); err != nil {
-			return nil, fmt.Errorf("arm %d attempts: %w", len(requests), err)
-		}
+	err := a.lock(ctx, tx, realNow)
+	if err == nil {
+		a.choose(realNow)
+		err = a.write(ctx, tx)
+	}
+	var pg *pgconn.PgError
+	if errors.As(err, &pg) && (pg.ConstraintName == "within_count" || pg.ConstraintName == "within_minor") {
+		err = fmt.Errorf("%w: %w", ErrOverBudget, err)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("arm %d attempts: %w", len(requests), err)
 	}
 	return results, nil
 }
@@ -148,123 +160,96 @@ type arming struct {
 	requests []ArmRequest
 	results  []ArmResult
 
+	// What is true when the rows are locked.
 	instance  Instance
 	maxCount  int32
 	maxMinor  int64
-	amount    map[uuid.UUID]int64
-	attempts  map[uuid.UUID]int
-	now       time.Time
-	firstSeen map[uuid.UUID]bool
+	leftCount int32
+	leftMinor int64
+	invoices  map[uuid.UUID]armInvoice
+	intents   map[uuid.UUID]armIntent
+
+	// What the batch does.
+	now        time.Time
+	count      int32
+	spentMinor int64
 }
 
-// lock takes the locks in the order of the house, instance, invoices, intents,
-// and sorts out what must not be armed.
+// lock takes the locks in the order of the house, instance, invoices, intents, in
+// one round trip, and reads what they protect.
 func (a *arming) lock(ctx context.Context, tx pgx.Tx, realNow time.Time) error {
-	var virtual, blocked *time.Time
-	in := &a.instance
-	err := tx.QueryRow(ctx, sqlArmLockInstance).Scan(&in.Frozen, &in.FrozenReason, &virtual, &in.Livemode, &a.maxCount, &a.maxMinor,
-		&blocked, &in.BreakerOpen, &in.BreakerReason)
-	if err != nil {
-		return fmt.Errorf("instance: %w", err)
-	}
-	if virtual != nil {
-		in.VirtualNow = *virtual
-	}
-	if blocked != nil {
-		in.BlockedUntil = *blocked
-	}
-	a.now = in.Now(realNow)
-	if err := in.MayCharge(realNow); err != nil {
-		for i := range a.results {
-			a.results[i].Err = err
-		}
-		return nil
-	}
-
 	invoices := make([]uuid.UUID, len(a.requests))
 	intents := make([]uuid.UUID, len(a.requests))
 	for i, r := range a.requests {
 		invoices[i], intents[i] = r.InvoiceID, r.IntentID
 	}
-	a.amount, a.attempts = map[uuid.UUID]int64{}, map[uuid.UUID]int{}
-	rows, err := tx.Query(ctx, sqlArmLockInvoices, invoices)
-	if err != nil {
+	a.invoices, a.intents = make(map[uuid.UUID]armInvoice, len(invoices)), make(map[uuid.UUID]armIntent, len(intents))
+	batch := &pgx.Batch{}
+	batch.Queue(sqlArmLockInstance, realNow).QueryRow(func(row pgx.Row) error {
+		in := &a.instance
+		var virtual, blocked *time.Time
+		err := row.Scan(&in.Frozen, &in.FrozenReason, &virtual, &in.Livemode, &a.maxCount, &a.maxMinor,
+			&blocked, &in.BreakerOpen, &in.BreakerReason, &a.leftCount, &a.leftMinor)
+		if virtual != nil {
+			in.VirtualNow = *virtual
+		}
+		if blocked != nil {
+			in.BlockedUntil = *blocked
+		}
 		return err
-	}
-	var id uuid.UUID
-	var invoice armInvoice
-	var amount int64
-	var count int
-	lockedInvoices := map[uuid.UUID]armInvoice{}
-	_, err = pgx.ForEachRow(rows, []any{&id, &invoice.status, &invoice.claimed, &amount, &count}, func() error {
-		lockedInvoices[id], a.amount[id], a.attempts[id] = invoice, amount, count
-		return nil
 	})
-	if err != nil {
+	batch.Queue(sqlArmLockInvoices, invoices).Query(func(rows pgx.Rows) error {
+		var id uuid.UUID
+		var row armInvoice
+		_, err := pgx.ForEachRow(rows, []any{&id, &row.status, &row.claimed, &row.amountMinor, &row.attempts}, func() error {
+			a.invoices[id] = row
+			return nil
+		})
 		return err
-	}
-
-	locked := map[uuid.UUID]armIntent{}
-	rows, err = tx.Query(ctx, sqlArmLockIntents, intents)
-	if err != nil {
-		return err
-	}
-	var row armIntent
-	_, err = pgx.ForEachRow(rows, []any{&id, &row.invoice, &row.state, &row.provider, &row.fence, &row.open, &row.paused}, func() error {
-		locked[id] = row
-		return nil
 	})
-	if err != nil {
+	batch.Queue(sqlArmLockIntents, intents).Query(func(rows pgx.Rows) error {
+		var id uuid.UUID
+		var row armIntent
+		_, err := pgx.ForEachRow(rows, []any{&id, &row.invoice, &row.state, &row.provider, &row.fence, &row.open, &row.paused}, func() error {
+			a.intents[id] = row
+			return nil
+		})
 		return err
-	}
+	})
+	return tx.SendBatch(ctx, batch).Close()
+}
 
-	a.firstSeen = map[uuid.UUID]bool{}
+// choose sorts out what may not be armed, and spends the budget in order.
+func (a *arming) choose(realNow time.Time) {
+	a.now = a.instance.Now(realNow)
+	may := a.instance.MayCharge(realNow)
+	seen := make(map[uuid.UUID]bool, len(a.requests))
 	for i, r := range a.requests {
-		err := r.check(lockedInvoices[r.InvoiceID], locked[r.IntentID])
-		if err == nil && a.firstSeen[r.InvoiceID] {
+		invoice := a.invoices[r.InvoiceID]
+		err := may
+		switch {
+		case err != nil:
+		case seen[r.InvoiceID]:
 			err = ErrInFlight
+		default:
+			err = r.check(invoice, a.intents[r.IntentID])
 		}
-		a.results[i].Err = err
-		a.firstSeen[r.InvoiceID] = a.firstSeen[r.InvoiceID] || err == nil
+		seen[r.InvoiceID] = seen[r.InvoiceID] || err == nil
+		if err == nil && (a.count+1 > a.leftCount || a.spentMinor+invoice.amountMinor > a.leftMinor) {
+			err = ErrOverBudget
+		}
+		if a.results[i].Err = err; err == nil {
+			a.count, a.spentMinor = a.count+1, a.spentMinor+invoice.amountMinor
+		}
 	}
-	return nil
 }
 
-// budget spends the day's budget on as many as it allows, in order.
-func (a *arming) budget(ctx context.Context, tx pgx.Tx, _ time.Time) error {
-	if !slices.ContainsFunc(a.results, func(r ArmResult) bool { return r.Err == nil }) {
+// write stores what is left: intents, attempts, invoices, set-wise, and what they
+// take of the budget.
+func (a *arming) write(ctx context.Context, tx pgx.Tx) error {
+	if a.count == 0 {
 		return nil
 	}
-	day := a.now.UTC().Truncate(24 * time.Hour)
-	var leftCount int32
-	var leftMinor int64
-	if err := tx.QueryRow(ctx, sqlArmBudget, day, a.instance.Livemode, a.maxCount, a.maxMinor).Scan(&leftCount, &leftMinor); err != nil {
-		return fmt.Errorf("budget: %w", err)
-	}
-	var count int32
-	var minor int64
-	for i, r := range a.requests {
-		if a.results[i].Err != nil {
-			continue
-		}
-		amount := a.amount[r.InvoiceID]
-		if count+1 > leftCount || minor+amount > leftMinor {
-			a.results[i].Err = ErrOverBudget
-			continue
-		}
-		count, minor = count+1, minor+amount
-	}
-	if count == 0 {
-		return nil
-	}
-	if _, err := tx.Exec(ctx, sqlArmSpend, day, a.instance.Livemode, count, minor); err != nil {
-		return fmt.Errorf("budget: %w", err)
-	}
-	return nil
-}
-
-// write stores what is left: intents, attempts, invoices, set-wise.
-func (a *arming) write(ctx context.Context, tx pgx.Tx, _ time.Time) error {
 	var attempts, intents, invoices, cards []uuid.UUID
 	var providers, providerCards, triggers []string
 	var nos []int32
@@ -277,19 +262,17 @@ func (a *arming) write(ctx context.Context, tx pgx.Tx, _ time.Time) error {
 		if err != nil {
 			return err
 		}
-		armed := r.licence(id, a.attempts[r.InvoiceID]+1, a.now)
+		armed := r.licence(id, a.invoices[r.InvoiceID].attempts+1, a.now)
 		a.results[i].Armed = armed
 		attempts, intents, invoices, cards = append(attempts, id), append(intents, r.IntentID), append(invoices, r.InvoiceID), append(cards, r.CardID)
 		providers, providerCards = append(providers, r.ProviderIntentID), append(providerCards, r.ProviderCardID)
 		nos, fences, triggers = append(nos, int32(armed.No)), append(fences, armed.Fence), append(triggers, string(r.Trigger))
 	}
-	if len(attempts) == 0 {
-		return nil
-	}
 	batch := &pgx.Batch{}
 	batch.Queue(sqlArmIntents, intents, providers)
 	batch.Queue(sqlArmAttempts, attempts, intents, invoices, nos, fences, cards, providerCards, triggers,
 		a.now, a.now.Add(SendWindow), a.now.Add(SendWindow+SettlePeriod))
-	batch.Queue(sqlArmInvoices, invoices, a.now, a.now.Add(Lease))
+	batch.Queue(sqlArmInvoices, invoices, a.now, a.now.Add(Lease), a.now.Add(Lease/2))
+	batch.Queue(sqlArmSpend, a.now.UTC().Truncate(24*time.Hour), a.instance.Livemode, a.maxCount, a.maxMinor, a.count, a.spentMinor)
 	return tx.SendBatch(ctx, batch).Close()
 }

@@ -8,8 +8,10 @@ import (
 
 // armInvoice is what is true of an invoice when its row is locked.
 type armInvoice struct {
-	status  string
-	claimed bool
+	status      string
+	claimed     bool
+	amountMinor int64
+	attempts    int
 }
 
 // armIntent is what is true of a payment intent when its row is locked.

@@ -32,6 +32,21 @@ ORDER BY r.n`
 // WriteEvents writes outbox events in the transaction that makes the changes
 // they tell of.
 func WriteEvents(ctx context.Context, tx pgx.Tx, events []Event) error {
+	if len(events) == 0 {
+		return nil
+	}
+	batch := &pgx.Batch{}
+	if err := queueEvents(batch, events); err != nil {
+		return err
+	}
+	if err := tx.SendBatch(ctx, batch).Close(); err != nil {
+		return fmt.Errorf("write %d events: %w", len(events), err)
+	}
+	return nil
+}
+
+// queueEvents writes events with the rest of a batch.
+func queueEvents(batch *pgx.Batch, events []Event) error {
 	n := len(events)
 	if n == 0 {
 		return nil
@@ -45,8 +60,6 @@ func WriteEvents(ctx context.Context, tx pgx.Tx, events []Event) error {
 		}
 		ids[i], types[i], subscriptions[i], customers[i], data[i], at[i] = newID(), e.Type, e.SubscriptionID, e.CustomerID, string(document), e.OccurredAt
 	}
-	if _, err := tx.Exec(ctx, sqlWriteEvents, ids, types, subscriptions, customers, data, at); err != nil {
-		return fmt.Errorf("write %d events: %w", n, err)
-	}
+	batch.Queue(sqlWriteEvents, ids, types, subscriptions, customers, data, at)
 	return nil
 }

@@ -137,40 +137,36 @@ func Settle(ctx context.Context, tx pgx.Tx, list []Settlement, now time.Time, ho
 	return results, nil
 }
 
+// lockForSettle locks in the order of the house, subscriptions, invoices, intents,
+// in one round trip, and reads what the locks protect.
 func lockForSettle(ctx context.Context, tx pgx.Tx, list []Settlement) (map[uuid.UUID]lockedRow, error) {
 	subscriptions, invoices, intents := make([]uuid.UUID, len(list)), make([]uuid.UUID, len(list)), make([]uuid.UUID, len(list))
 	for i, s := range list {
 		subscriptions[i], invoices[i], intents[i] = s.Collection.SubscriptionID, s.Collection.InvoiceID, s.Collection.IntentID
 	}
-	if _, err := tx.Exec(ctx, sqlSettleLockSubscriptions, subscriptions); err != nil {
-		return nil, err
-	}
 	locked := make(map[uuid.UUID]lockedRow, len(list))
-	rows, err := tx.Query(ctx, sqlSettleLock, intents)
-	if err != nil {
-		return nil, err
-	}
-	var r lockedRow
-	var invoice uuid.UUID
-	_, err = pgx.ForEachRow(rows, []any{&invoice, &r.status, &r.polls, &r.waitingFor, &r.intent, &r.intentState, &r.fence, &r.providerID}, func() error {
-		locked[r.intent] = r
-		return nil
+	batch := &pgx.Batch{}
+	batch.Queue(sqlSettleLockSubscriptions, subscriptions)
+	batch.Queue(sqlSettleLock, intents).Query(func(rows pgx.Rows) error {
+		var r lockedRow
+		var invoice uuid.UUID
+		_, err := pgx.ForEachRow(rows, []any{&invoice, &r.status, &r.polls, &r.waitingFor, &r.intent, &r.intentState, &r.fence, &r.providerID}, func() error {
+			locked[r.intent] = r
+			return nil
+		})
+		return err
 	})
-	if err != nil {
-		return nil, err
-	}
-	rows, err = tx.Query(ctx, sqlSettleAttempts, intents, invoices)
-	if err != nil {
-		return nil, err
-	}
-	var a lockedRow
-	_, err = pgx.ForEachRow(rows, []any{&a.intent, &a.attempt, &a.attemptState, &a.armedAt, &a.card}, func() error {
-		r := locked[a.intent]
-		r.attempt, r.attemptState, r.armedAt, r.card = a.attempt, a.attemptState, a.armedAt, a.card
-		locked[a.intent] = r
-		return nil
+	batch.Queue(sqlSettleAttempts, intents, invoices).Query(func(rows pgx.Rows) error {
+		var a lockedRow
+		_, err := pgx.ForEachRow(rows, []any{&a.intent, &a.attempt, &a.attemptState, &a.armedAt, &a.card}, func() error {
+			r := locked[a.intent]
+			r.attempt, r.attemptState, r.armedAt, r.card = a.attempt, a.attemptState, a.armedAt, a.card
+			locked[a.intent] = r
+			return nil
+		})
+		return err
 	})
-	return locked, err
+	return locked, tx.SendBatch(ctx, batch).Close()
 }
 
 // settle decides what one judgement changes.

@@ -213,11 +213,15 @@ FROM unnest($1::uuid[], $2::text[]) AS r (id, status)
 WHERE s.id = r.id AND s.status NOT IN ('cancelled', 'paused') AND s.status <> r.status
 RETURNING s.id, s.customer_id, s.external_id, s.status`
 
-// flush stores everything. Subscriptions come first and events last: the
-// former make events too.
+// flush stores everything, in one round trip unless a subscription changes its
+// status: that makes another event, behind those of its invoices.
 func (w *writes) flush(ctx context.Context, tx pgx.Tx) error {
 	batch := &pgx.Batch{}
 	w.queueRows(batch)
+	if err := queueEvents(batch, w.events); err != nil {
+		return err
+	}
+	w.events = nil
 	w.queueSubscriptions(batch)
 	if batch.Len() > 0 {
 		if err := tx.SendBatch(ctx, batch).Close(); err != nil {

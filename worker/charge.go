@@ -47,6 +47,18 @@ func (w *Collector) Charge(ctx context.Context, invoice uuid.UUID) error {
 	return w.collect(ctx, invoice, true, lookPoll)
 }
 
+// chargeInTurn is Charge when fewer charges are under way than may be.
+func (w *Collector) chargeInTurn(ctx context.Context, invoice uuid.UUID) error {
+	select {
+	case w.inFlight <- struct{}{}:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	defer func() { <-w.inFlight }()
+	defer w.metrics.jobs.work(QueueCharge)()
+	return w.Charge(ctx, invoice)
+}
+
 func (w *Collector) collect(ctx context.Context, invoice uuid.UUID, mayCharge bool, source string) error {
 	loaded, err := w.load.Do(ctx, invoice)
 	if err != nil {

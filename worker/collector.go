@@ -40,6 +40,8 @@ type Config struct {
 	Now func() time.Time
 	// BatchSize bounds the rows of one transaction. 0: 500.
 	BatchSize int
+	// InFlight bounds the charges that are under way at the same time. 0: 200.
+	InFlight int
 	// SweepSize bounds the subscriptions or invoices of one sweep transaction. 0: 1000.
 	SweepSize int
 }
@@ -58,6 +60,7 @@ type Collector struct {
 	interlock   func() error
 	witness     *Witness
 	sweepSize   int
+	inFlight    chan struct{} // holds one for each charge under way
 	watching    bool
 	usual       usual
 	shared      atomic.Int64 // the last hold that the others were told of, unix nanoseconds
@@ -77,7 +80,7 @@ func NewCollector(cfg Config) *Collector {
 	w := &Collector{
 		pool: cfg.Pool, gateway: cfg.Gateway, environment: cfg.Environment, livemode: cfg.Livemode, log: cfg.Log,
 		metrics: cfg.Metrics, limits: cfg.Limits, holidays: billing.BankHolidays(), realNow: cfg.Now, interlock: cfg.MayCharge,
-		sweepSize: cmp.Or(cfg.SweepSize, 1000), watching: cfg.Watch, witness: cfg.Witness,
+		sweepSize: cmp.Or(cfg.SweepSize, 1000), inFlight: make(chan struct{}, cmp.Or(cfg.InFlight, 200)), watching: cfg.Watch, witness: cfg.Witness,
 	}
 	if w.witness == nil {
 		w.witness = &Witness{}
@@ -153,9 +156,13 @@ func (w *Collector) armBatch(ctx context.Context, requests []billing.ArmRequest)
 	if err == nil {
 		err = w.noteArmed(results)
 	}
-	if err != nil && len(requests) > 1 && !isConnection(err) {
+	switch {
+	case err == nil, isConnection(err):
+	case len(requests) > 1:
 		// One bad row must not keep the others from being charged.
 		return one(ctx, requests, w.armBatch, func(err error) billing.ArmResult { return billing.ArmResult{Err: err} })
+	case errors.Is(err, billing.ErrOverBudget):
+		return []billing.ArmResult{{Err: billing.ErrOverBudget}}, nil
 	}
 	return results, err
 }

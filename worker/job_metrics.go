@@ -19,7 +19,7 @@ const (
 )
 
 var (
-	jobKinds   = []string{ChargeArgs{}.Kind(), ReconcileArgs{}.Kind(), SweepArgs{}.Kind(), WebhookArgs{}.Kind(), otherLabel}
+	jobKinds   = []string{ChargeArgs{}.Kind(), ChargeBatchArgs{}.Kind(), ReconcileArgs{}.Kind(), SweepArgs{}.Kind(), WebhookArgs{}.Kind(), otherLabel}
 	jobResults = []string{jobOK, jobRetry, jobDiscarded, jobCancelled, jobInterrupted, jobSnoozed}
 )
 
@@ -53,10 +53,10 @@ func newJobMetrics() jobMetrics {
 			Buckets: []float64{.01, .05, .1, .25, .5, 1, 2.5, 5, 10, 20, 30, 60, 90},
 		}, []string{"kind"}),
 		busy: prometheus.NewGaugeVec(prometheus.GaugeOpts{
-			Namespace: "singil", Name: "workers_busy", Help: "Workers of this process that work on a job, by queue.",
+			Namespace: "singil", Name: "workers_busy", Help: "Workers of this process that work on a job, by queue; in the charge queue, charges under way.",
 		}, []string{"queue"}),
 		most: prometheus.NewGaugeVec(prometheus.GaugeOpts{
-			Namespace: "singil", Name: "workers_max", Help: "Workers that this process has, by queue.",
+			Namespace: "singil", Name: "workers_max", Help: "Workers that this process has, by queue; in the charge queue, the charges that may be under way.",
 		}, []string{"queue"}),
 	}
 	for _, queue := range queues {
@@ -84,10 +84,11 @@ func (m jobMetrics) work(queue string) (done func()) {
 	return busy.Dec
 }
 
-// HasWorkers notes how many workers this process has for each queue.
-func (m *Metrics) HasWorkers(config map[string]river.QueueConfig) {
+// HasWorkers notes how many workers this process has for each queue, and for the
+// charge queue how many charges may be under way.
+func (m *Metrics) HasWorkers(workers map[string]int) {
 	for _, queue := range queues {
-		m.jobs.most.WithLabelValues(queue).Set(float64(config[queue].MaxWorkers))
+		m.jobs.most.WithLabelValues(queue).Set(float64(workers[queue]))
 	}
 }
 

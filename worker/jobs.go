@@ -2,6 +2,10 @@ package worker
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"sync"
 	"time"
 
 	"github.com/google/uuid"
@@ -26,6 +30,15 @@ const (
 	RescueAfter = 5 * time.Minute
 )
 
+// A batch has at most as many invoices as a daemon takes from the queue in one
+// look anyhow.
+const mostInBatch = 20
+
+// ChargeJobs is how many jobs a daemon works on at a time that has inFlight
+// charges under way at most. Twice as many invoices are at hand, so that none of
+// them is waited for.
+func ChargeJobs(inFlight int) int { return max(1, 2*inFlight/mostInBatch) }
+
 // River's retries are for trouble of our own and end soon: the sweep finds the
 // invoice again when its lease is over.
 const maxAttempts = 3
@@ -42,6 +55,20 @@ func (ChargeArgs) Kind() string { return "charge" }
 func (ChargeArgs) InsertOpts() river.InsertOpts {
 	return river.InsertOpts{Queue: QueueCharge, MaxAttempts: maxAttempts}
 }
+
+// ChargeBatchArgs asks to collect several invoices at the same time: on a billing
+// day the queue costs more than the charges. They have the job in common and
+// nothing else; an invoice whose run failed is found again like one whose job
+// was lost.
+type ChargeBatchArgs struct {
+	InvoiceIDs []uuid.UUID `json:"invoice_ids"`
+}
+
+// Kind implements river.JobArgs.
+func (ChargeBatchArgs) Kind() string { return "charge_batch" }
+
+// InsertOpts implements river.JobArgsWithInsertOpts.
+func (ChargeBatchArgs) InsertOpts() river.InsertOpts { return ChargeArgs{}.InsertOpts() }
 
 // ReconcileArgs asks to look at one invoice's open outcome.
 type ReconcileArgs struct {
@@ -73,6 +100,7 @@ func (SweepArgs) InsertOpts() river.InsertOpts {
 func (w *Collector) Workers() *river.Workers {
 	workers := river.NewWorkers()
 	river.AddWorker(workers, &chargeWorker{collector: w})
+	river.AddWorker(workers, &chargeBatchWorker{collector: w})
 	river.AddWorker(workers, &reconcileWorker{collector: w})
 	river.AddWorker(workers, &sweepWorker{collector: w})
 	river.AddWorker(workers, &webhookWorker{collector: w})
@@ -85,11 +113,35 @@ type chargeWorker struct {
 }
 
 func (w *chargeWorker) Work(ctx context.Context, job *river.Job[ChargeArgs]) error {
-	defer w.collector.metrics.jobs.work(QueueCharge)()
 	failpoint.Hit("cp05")
-	err := w.collector.Charge(ctx, job.Args.InvoiceID)
+	err := w.collector.chargeInTurn(ctx, job.Args.InvoiceID)
 	failpoint.Hit("cp20")
 	return err
+}
+
+type chargeBatchWorker struct {
+	river.WorkerDefaults[ChargeBatchArgs]
+	collector *Collector
+}
+
+func (w *chargeBatchWorker) Work(ctx context.Context, job *river.Job[ChargeBatchArgs]) error {
+	failpoint.Hit("cp05")
+	errs := make([]error, len(job.Args.InvoiceIDs))
+	var charges sync.WaitGroup
+	for i, invoice := range job.Args.InvoiceIDs {
+		charges.Go(func() {
+			defer func() {
+				// River sees only the panics of its own goroutines.
+				if v := recover(); v != nil {
+					errs[i] = fmt.Errorf("invoice %s: panic: %v\n%s", invoice, v, debug.Stack())
+				}
+			}()
+			errs[i] = w.collector.chargeInTurn(ctx, invoice)
+		})
+	}
+	charges.Wait()
+	failpoint.Hit("cp20")
+	return errors.Join(errs...)
 }
 
 type reconcileWorker struct {

@@ -8,7 +8,6 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/riverqueue/river"
 
 	"github.com/singil/singil/billing"
 )
@@ -115,7 +114,7 @@ func TestBusyWorkers(t *testing.T) {
 	m := NewMetrics()
 	registry := prometheus.NewPedanticRegistry()
 	registry.MustRegister(m.jobs.busy, m.jobs.most)
-	m.HasWorkers(map[string]river.QueueConfig{QueueCharge: {MaxWorkers: 200}})
+	m.HasWorkers(map[string]int{QueueCharge: 200})
 	first, second := m.jobs.work(QueueCharge), m.jobs.work(QueueCharge)
 	for _, tt := range []struct {
 		done func()

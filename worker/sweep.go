@@ -3,8 +3,10 @@ package worker
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 	"github.com/riverqueue/river"
 
@@ -172,7 +174,7 @@ func (w *Collector) enqueueDue(ctx context.Context, jobs *river.Client[pgx.Tx]) 
 		}
 		n = max(len(claimed), len(back))
 		claimed = append(claimed, back...)
-		_, err = jobs.InsertManyFastTx(ctx, tx, jobsFor(claimed))
+		_, err = jobs.InsertManyFastTx(ctx, tx, w.jobsFor(claimed))
 		return err
 	})
 	if n > 0 {
@@ -181,14 +183,27 @@ func (w *Collector) enqueueDue(ctx context.Context, jobs *river.Client[pgx.Tx]) 
 	return n, err
 }
 
-func jobsFor(claimed []billing.Claimed) []river.InsertManyParams {
-	params := make([]river.InsertManyParams, len(claimed))
-	for i, c := range claimed {
+// jobsFor makes a job of each invoice, or, of a crowd, batches.
+func (w *Collector) jobsFor(claimed []billing.Claimed) []river.InsertManyParams {
+	var params []river.InsertManyParams
+	var charges []uuid.UUID
+	for _, c := range claimed {
 		if c.Reconcile {
-			params[i].Args = ReconcileArgs{InvoiceID: c.InvoiceID}
+			params = append(params, river.InsertManyParams{Args: ReconcileArgs{InvoiceID: c.InvoiceID}})
 		} else {
-			params[i].Args = ChargeArgs{InvoiceID: c.InvoiceID}
+			charges = append(charges, c.InvoiceID)
 		}
+	}
+	atOnce := ChargeJobs(cap(w.inFlight))
+	size := min((len(charges)+atOnce-1)/atOnce, mostInBatch)
+	if size <= 1 {
+		for _, invoice := range charges {
+			params = append(params, river.InsertManyParams{Args: ChargeArgs{InvoiceID: invoice}})
+		}
+		return params
+	}
+	for batch := range slices.Chunk(charges, size) {
+		params = append(params, river.InsertManyParams{Args: ChargeBatchArgs{InvoiceIDs: batch}})
 	}
 	return params
 }

@@ -22,6 +22,9 @@ import (
 
 const payMongoURL = "https://api.paymongo.com/v1"
 
+// mostInFlight is far more than the provider's rate can use.
+const mostInFlight = 5000
+
 // config is all configuration there is: the environment, and nothing else.
 type config struct {
 	DatabaseURL string `env:"DATABASE_URL,unset"`
@@ -36,8 +39,11 @@ type config struct {
 	Listen      string              `env:"SINGIL_LISTEN" envDefault:"127.0.0.1:8080"`
 	Schedule    string              `env:"SINGIL_SCHEDULE" envDefault:"* * * * *"`
 	TimeZone    string              `env:"SINGIL_TIME_ZONE" envDefault:"Asia/Manila"`
-	Watch       bool                `env:"SINGIL_WATCH" envDefault:"true"`
-	Witness     string              `env:"SINGIL_WITNESS"` // a file; without one, memory
+	// InFlight bounds the charges under way. A charge waits for the provider most of
+	// its time, about a second: 200 keep up with 80 requests a second.
+	InFlight int    `env:"SINGIL_IN_FLIGHT" envDefault:"200"`
+	Watch    bool   `env:"SINGIL_WATCH" envDefault:"true"`
+	Witness  string `env:"SINGIL_WITNESS"` // a file; without one, memory
 }
 
 // readConfig reads the environment. A misspelt SINGIL_ name is refused, not
@@ -74,6 +80,9 @@ func readConfig() (config, error) {
 	case billing.EnvironmentDev, billing.EnvironmentStaging, billing.EnvironmentProduction:
 	default:
 		return config{}, configError{fmt.Errorf("SINGIL_ENVIRONMENT is %q; it takes dev, staging or production", c.Environment)}
+	}
+	if c.InFlight < 1 || c.InFlight > mostInFlight {
+		return config{}, configError{fmt.Errorf("SINGIL_IN_FLIGHT is %d; it takes 1 to %d charges", c.InFlight, mostInFlight)}
 	}
 	if _, err := billing.LoadZone(c.TimeZone); err != nil {
 		return config{}, configError{fmt.Errorf("SINGIL_TIME_ZONE: %w", err)}

@@ -27,12 +27,13 @@ import (
 	"github.com/singil/singil/worker"
 )
 
-// Parallel work of one daemon. A charge waits for the provider most of its
-// time, about a second: 200 of them keep up with 80 requests a second.
 const (
-	chargeWorkers    = 200
 	reconcileWorkers = 20
 	webhookWorkers   = 20
+
+	// fetchCooldown is how soon the queue is asked again after it gave jobs. It is
+	// asked that often only while jobs end as fast.
+	fetchCooldown = 10 * time.Millisecond
 
 	// clockTolerance is how far this process's clock may be off the database's.
 	clockTolerance = 2 * time.Second
@@ -106,20 +107,23 @@ func newDaemon(ctx context.Context, cfg config, gateway worker.Gateway, livemode
 	d.registry.MustRegister(metrics.Collectors()...)
 	d.collector = worker.NewCollector(worker.Config{
 		Pool: d.pool, Gateway: gateway, Environment: cfg.Environment, Livemode: livemode, Log: log, Metrics: metrics,
-		MayCharge: d.mayCharge, Watch: cfg.Watch, Witness: d.witness, Now: time.Now,
+		MayCharge: d.mayCharge, Watch: cfg.Watch, Witness: d.witness, Now: time.Now, InFlight: cfg.InFlight,
 	})
-	queues := map[string]river.QueueConfig{
-		worker.QueueCharge:    {MaxWorkers: chargeWorkers},
-		worker.QueueReconcile: {MaxWorkers: reconcileWorkers},
-		worker.QueueSweep:     {MaxWorkers: 1},
-		worker.QueueWebhook:   {MaxWorkers: webhookWorkers},
+	workers := map[string]int{
+		worker.QueueCharge: cfg.InFlight, worker.QueueReconcile: reconcileWorkers, worker.QueueSweep: 1, worker.QueueWebhook: webhookWorkers,
 	}
-	metrics.HasWorkers(queues)
+	metrics.HasWorkers(workers)
+	queues := map[string]river.QueueConfig{}
+	for queue, most := range workers {
+		queues[queue] = river.QueueConfig{MaxWorkers: most}
+	}
+	queues[worker.QueueCharge] = river.QueueConfig{MaxWorkers: worker.ChargeJobs(cfg.InFlight)}
 	d.jobs, err = river.NewClient(riverpgxv5.New(d.riverPool), &river.Config{
 		Schema: migrations.RiverSchema, Logger: log, Workers: d.collector.Workers(), Queues: queues,
 		PeriodicJobs: scheduler.PeriodicJobs(schedule),
 		JobTimeout:   worker.JobTimeout, RescueStuckJobsAfter: worker.RescueAfter, SoftStopTimeout: drainTimeout,
 		FetchOnlyKnownKinds:         true,
+		FetchCooldown:               fetchCooldown,
 		CompletedJobRetentionPeriod: time.Hour, // the ledger is elsewhere
 	})
 	if err != nil {

@@ -88,6 +88,7 @@ func (c config) settings() []setting {
 		"SINGIL_LISTEN":            c.Listen,
 		"SINGIL_SCHEDULE":          c.Schedule,
 		"SINGIL_TIME_ZONE":         c.TimeZone,
+		"SINGIL_IN_FLIGHT":         c.InFlight,
 		"SINGIL_WATCH":             c.Watch,
 		"SINGIL_WITNESS":           c.Witness,
 	}

@@ -41,9 +41,12 @@ var mutants = []mutant{
 		layers: []layer{model.with("^TestModel$/^ProtocolDeclines$"), books.with("^TestDeclineThenPaidNextDay$")},
 	},
 	{
-		name:   "budget-not-checked",
-		what:   "What is armed is not held against the day's budget.",
-		edits:  []edit{{"billing/arm.go", "if count+1 > leftCount || minor+amount > leftMinor {", "if leftCount, leftMinor = 0, 0; false {"}},
+		name: "budget-not-checked",
+		what: "What is armed is not held against the day's budget.",
+		edits: []edit{
+			{"billing/arm.go", "(a.count+1 > a.leftCount || a.spentMinor+invoice.amountMinor > a.leftMinor)", "false"},
+			{"billing/arm.go", "SET used_count = b.used_count + excluded.used_count,", "SET used_count = least(b.max_count, b.used_count + excluded.used_count),"},
+		},
 		layers: []layer{books.with("^TestEightSpendTheLastOfTheBudget$")},
 	},
 	{
@@ -197,7 +200,7 @@ var mutants = []mutant{
 	{
 		name:   "frozen-not-checked",
 		what:   "Arming does not ask whether charging is frozen.",
-		edits:  []edit{{"billing/arm.go", "if err := in.MayCharge(realNow); err != nil {", "if err := error(nil); err != nil {"}},
+		edits:  []edit{{"billing/arm.go", "may := a.instance.MayCharge(realNow)", "var may error"}},
 		layers: []layer{books.with("^TestFrozenArmsNothing$")},
 	},
 	{
@@ -227,7 +230,7 @@ var mutants = []mutant{
 	{
 		name:   "budget-not-spent",
 		what:   "What is armed is not taken from the day's budget.",
-		edits:  []edit{{"billing/arm.go", "a.instance.Livemode, count, minor); err != nil", "a.instance.Livemode, 0, 0); err != nil"}},
+		edits:  []edit{{"billing/arm.go", "a.maxMinor, a.count, a.spentMinor)", "a.maxMinor, 0, 0)"}},
 		layers: []layer{books.with("^TestOneInvoiceFromDueToPaid$")},
 	},
 
