@@ -50,7 +50,7 @@ func completer(kind string) cobra.CompletionFunc {
 		if err != nil || c.DatabaseURL == "" {
 			return nil, cobra.ShellCompDirectiveNoFileComp
 		}
-		pool, err := connect(ctx, c.DatabaseURL, "singil completion")
+		pool, err := connect(ctx, c.DatabaseURL, "singil completion", planAnew)
 		if err != nil {
 			return nil, cobra.ShellCompDirectiveNoFileComp
 		}

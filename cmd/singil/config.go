@@ -12,7 +12,9 @@ import (
 	"time"
 
 	"github.com/caarlos0/env/v11"
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
+	pgxuuid "github.com/vgarvardt/pgx-google-uuid/v5"
 
 	"github.com/singil/singil/billing"
 	"github.com/singil/singil/migrations"
@@ -143,7 +145,7 @@ func (c config) open(ctx context.Context, application string) (*pgxpool.Pool, er
 	if c.DatabaseURL == "" {
 		return nil, configError{errors.New("DATABASE_URL is not set; it looks like postgres://user@host/database")}
 	}
-	pool, err := connect(ctx, c.DatabaseURL, application)
+	pool, err := connect(ctx, c.DatabaseURL, application, planAnew)
 	if err != nil {
 		return nil, err
 	}
@@ -157,26 +159,40 @@ func (c config) open(ctx context.Context, application string) (*pgxpool.Pool, er
 		if !errors.As(err, &ahead) {
 			return nil, fmt.Errorf("check the schema: %w", err)
 		}
-		return connect(ctx, c.DatabaseURL, application) // an older program on a newer schema goes on
+		return connect(ctx, c.DatabaseURL, application, planAnew) // an older program on a newer schema goes on
 	}
 	return pool, nil
 }
 
-func connect(ctx context.Context, dsn, application string) (*pgxpool.Pool, error) {
+// Statements work on arrays of any length and on tables that may have been empty
+// a minute ago: a plan that was made then must not be kept. The one way out is to
+// make it anew each time. The other, for what touches rows by their ids and is
+// asked thousands of times a second, is to leave no choice: then the plan may be
+// kept, and with it those of the checks of foreign keys, which otherwise cost more
+// than the rows themselves.
+var (
+	planAnew = map[string]string{"plan_cache_mode": "force_custom_plan"}
+	planOnce = map[string]string{"plan_cache_mode": "auto", "enable_seqscan": "off", "jit": "off"}
+)
+
+func connect(ctx context.Context, dsn, application string, planning map[string]string) (*pgxpool.Pool, error) {
 	pc, err := pgxpool.ParseConfig(dsn)
 	if err != nil {
 		return nil, configError{fmt.Errorf("DATABASE_URL cannot be read: %w", redactDSN(err))}
 	}
 	params := pc.ConnConfig.RuntimeParams
-	for name, value := range map[string]string{
+	for _, settings := range []map[string]string{planning, {
 		"application_name": application, "statement_timeout": "60s", "lock_timeout": "20s", "idle_in_transaction_session_timeout": "10s",
-		// Statements here work on arrays of any length: a plan made while a table
-		// was empty must not be kept.
-		"plan_cache_mode": "force_custom_plan",
-	} {
-		if params[name] == "" {
-			params[name] = value
+	}} {
+		for name, value := range settings {
+			if params[name] == "" {
+				params[name] = value
+			}
 		}
+	}
+	pc.AfterConnect = func(_ context.Context, conn *pgx.Conn) error {
+		pgxuuid.Register(conn.TypeMap()) // without it each id goes through a text
+		return nil
 	}
 	if pc.MaxConns < 20 {
 		pc.MaxConns = 20

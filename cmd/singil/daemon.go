@@ -49,20 +49,21 @@ const (
 
 // daemon is singil run: everything between start and stop.
 type daemon struct {
-	cfg       config
-	log       *slog.Logger
-	pool      *pgxpool.Pool // ours
-	riverPool *pgxpool.Pool // River's: its elections must not wait for our transactions
-	registry  *prometheus.Registry
-	metrics   *worker.Metrics
-	collector *worker.Collector
-	witness   *worker.Witness
-	jobs      *river.Client[pgx.Tx]
-	timer     scheduler.Timer
-	outbox    *worker.Outbox
-	handler   http.Handler
-	super     *supervisor
-	pulse     pulse // the timer's
+	cfg        config
+	log        *slog.Logger
+	pool       *pgxpool.Pool // for whoever asks
+	chargePool *pgxpool.Pool // the collector's
+	riverPool  *pgxpool.Pool // River's: its elections must not wait for our transactions
+	registry   *prometheus.Registry
+	metrics    *worker.Metrics
+	collector  *worker.Collector
+	witness    *worker.Witness
+	jobs       *river.Client[pgx.Tx]
+	timer      scheduler.Timer
+	outbox     *worker.Outbox
+	handler    http.Handler
+	super      *supervisor
+	pulse      pulse // the timer's
 
 	now      func() time.Time // the machine's clock
 	virtual  time.Time        // as the timer saw it last
@@ -95,7 +96,10 @@ func newDaemon(ctx context.Context, cfg config, gateway worker.Gateway, livemode
 	if d.pool, err = cfg.open(ctx, "singil"); err != nil {
 		return nil, err
 	}
-	if d.riverPool, err = connect(ctx, cfg.DatabaseURL, "singil-river"); err != nil {
+	if d.chargePool, err = connect(ctx, cfg.DatabaseURL, "singil-charge", planOnce); err != nil {
+		return nil, err
+	}
+	if d.riverPool, err = connect(ctx, cfg.DatabaseURL, "singil-river", planAnew); err != nil {
 		return nil, err
 	}
 	if err := d.bind(ctx, livemode); err != nil {
@@ -106,7 +110,7 @@ func newDaemon(ctx context.Context, cfg config, gateway worker.Gateway, livemode
 		buildInfo(livemode), configInfo(cfg.Environment, livemode), clockInfo(&d.clockOff))
 	d.registry.MustRegister(metrics.Collectors()...)
 	d.collector = worker.NewCollector(worker.Config{
-		Pool: d.pool, Gateway: gateway, Environment: cfg.Environment, Livemode: livemode, Log: log, Metrics: metrics,
+		Pool: d.chargePool, Gateway: gateway, Environment: cfg.Environment, Livemode: livemode, Log: log, Metrics: metrics,
 		MayCharge: d.mayCharge, Watch: cfg.Watch, Witness: d.witness, Now: time.Now, InFlight: cfg.InFlight,
 	})
 	workers := map[string]int{
@@ -130,7 +134,7 @@ func newDaemon(ctx context.Context, cfg config, gateway worker.Gateway, livemode
 		return nil, fmt.Errorf("start the queue: %w", err)
 	}
 	d.registry.MustRegister(worker.NewStats(worker.StatsConfig{
-		Pool: d.pool, Now: time.Now, RiverClient: d.jobs.ID(), Pools: map[string]*pgxpool.Pool{"singil": d.pool, "river": d.riverPool},
+		Pool: d.pool, Now: time.Now, RiverClient: d.jobs.ID(), Pools: map[string]*pgxpool.Pool{"singil": d.pool, "charge": d.chargePool, "river": d.riverPool},
 	}))
 	d.outbox = worker.NewOutbox(worker.OutboxConfig{Pool: d.pool, Log: log, Now: time.Now, Metrics: metrics})
 	if d.handler, err = d.newHandler(livemode, metrics); err != nil {
@@ -302,7 +306,7 @@ func (d *daemon) close() {
 			d.log.Error("close the witness", "error", err)
 		}
 	}
-	for _, pool := range []*pgxpool.Pool{d.riverPool, d.pool} {
+	for _, pool := range []*pgxpool.Pool{d.riverPool, d.chargePool, d.pool} {
 		if pool != nil {
 			pool.Close()
 		}

@@ -115,7 +115,7 @@ func (d *doctor) database(ctx context.Context, c config) *pgxpool.Pool {
 		d.say("database", findingWrong, "set DATABASE_URL, such as postgres://user@host/database", "DATABASE_URL is not set")
 		return nil
 	}
-	pool, err := connect(ctx, c.DatabaseURL, "singil doctor")
+	pool, err := connect(ctx, c.DatabaseURL, "singil doctor", planAnew)
 	if err != nil {
 		d.say("database", findingWrong, "check DATABASE_URL and that the server is up and lets this host in", "%s", err)
 		return nil

@@ -50,6 +50,7 @@ const (
 	env        = "github.com/caarlos0/env/v11"
 	goose      = "github.com/pressly/goose/v3"
 	pgx        = "github.com/jackc/pgx/v5"
+	pgxuuid    = "github.com/vgarvardt/pgx-google-uuid/v5"
 	prometheus = "github.com/prometheus/client_golang"
 	rate       = "golang.org/x/time"
 	river      = "github.com/riverqueue/river"
@@ -65,7 +66,7 @@ var rooms = []room{
 		rooms: []string{
 			"server", "scheduler", "worker", "billing", "paymongo", "paymongo/sandbox", "migrations", "internal/devpg",
 		},
-		modules: []string{cobra, env, pgx, prometheus, river, syncs, term, uuid},
+		modules: []string{cobra, env, pgx, pgxuuid, prometheus, river, syncs, term, uuid},
 	},
 	{
 		path:    "server",
