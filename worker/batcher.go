@@ -8,7 +8,8 @@ import (
 
 // batcher lets many goroutines share one transaction: each hands in its row and
 // waits until that row is durable. A flush begins when the one before it has
-// ended, so an idle worker waits for nobody and a busy one fills its batches.
+// ended, so an idle worker waits for nobody and a busy one fills its batches; while
+// one is under way another begins only for a crowd.
 type batcher[In, Out any] struct {
 	flush func(context.Context, []In) ([]Out, error)
 	limit int
@@ -26,6 +27,10 @@ type entry[In, Out any] struct {
 	done chan struct{}
 }
 
+// crowd is how many rows are worth a transaction of their own while another is
+// under way. What a transaction costs beside its rows is shared by them.
+const crowd = 64
+
 // newBatcher runs flush with at most limit rows, at most most flushes at once.
 // flush must give one result a row, in order, and must not return before what
 // it did is durable.
@@ -40,7 +45,7 @@ func (b *batcher[In, Out]) Do(ctx context.Context, in In) (Out, error) {
 	e := &entry[In, Out]{in: in, done: make(chan struct{})}
 	b.mu.Lock()
 	b.waiting = append(b.waiting, e)
-	start := b.running < b.most
+	start := b.running == 0 || b.running < b.most && len(b.waiting) >= crowd
 	if start {
 		b.running++
 	}
