@@ -31,10 +31,14 @@ SELECT pm.provider_payment_method_id, pm.brand || ' ' || pm.last4
 FROM singil.payment_methods pm WHERE pm.provider_payment_method_id LIKE $1 AND pm.status = 'active' ORDER BY pm.id DESC LIMIT 50`,
 	"webhook_event": `
 SELECT w.event_id, w.type FROM singil.webhook_events w WHERE w.event_id LIKE $1 ORDER BY w.received_at DESC LIMIT 50`,
+	"endpoint": `
+SELECT e.id::text, e.url || CASE WHEN e.enabled THEN '' ELSE ', off' END
+FROM singil.endpoints e WHERE e.id::text LIKE $1 ORDER BY e.id DESC LIMIT 50`,
 }
 
 // Complete gives the newest ids that begin with prefix: of a subscription,
-// customer, invoice (not paid), attempt, payment, payment_method or webhook_event.
+// customer, invoice (not paid), attempt, payment, payment_method, webhook_event
+// or endpoint.
 func Complete(ctx context.Context, q Querier, kind, prefix string) ([]Completion, error) {
 	sql, known := completions[kind]
 	if !known {

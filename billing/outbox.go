@@ -94,13 +94,14 @@ func EnableEndpoint(ctx context.Context, tx pgx.Tx, id uuid.UUID, enabled bool) 
 }
 
 const sqlListEndpoints = `
-SELECT e.id, e.url, e.secret, e.enabled, e.created_at,
+SELECT e.id, e.url, '', e.enabled, e.created_at,
        (SELECT count(*) FROM singil.event_deliveries d WHERE d.endpoint_id = e.id),
        (SELECT count(*) FROM singil.event_streams s WHERE s.endpoint_id = e.id AND s.parked_at IS NOT NULL)
 FROM singil.endpoints e
 ORDER BY e.created_at, e.id`
 
-// ListEndpoints shows all endpoints with what they still have to get.
+// ListEndpoints shows all endpoints with what they still have to get, and without
+// their secrets: who may only read sees it too.
 func ListEndpoints(ctx context.Context, q Querier) ([]Endpoint, error) {
 	return endpoints(ctx, q, sqlListEndpoints)
 }

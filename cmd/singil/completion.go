@@ -22,6 +22,7 @@ var completed = map[string]string{
 	"customers show": "customer", "payment-methods refresh": "customer", "payment-methods remove": "payment_method",
 	"invoices show": "invoice", "invoices retry": "invoice", "invoices void": "invoice", "invoices mark-uncollectible": "invoice",
 	"retry": "invoice", "reconcile": "invoice", "attempts show": "attempt", "refund": "payment", "webhooks replay": "webhook_event",
+	"events endpoints enable": "endpoint", "events endpoints disable": "endpoint",
 }
 
 // completeIDs gives them the newest ids to choose from.

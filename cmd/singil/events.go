@@ -35,7 +35,7 @@ func eventsCommand() *cobra.Command {
 		Args:  cobra.NoArgs,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(listEventsCommand(), replayEventsCommand(), endpointsCommand())
+	cmd.AddCommand(listEventsCommand(), replayEventsCommand(), resumeStreamsCommand(), endpointsCommand())
 	return cmd
 }
 
@@ -95,30 +95,33 @@ func replayEventsCommand() *cobra.Command {
 			if err != nil {
 				return usageError{cmd, err}
 			}
-			id, err := uuid.Parse(endpoint)
-			if err != nil {
+			if _, err := uuid.Parse(endpoint); err != nil {
 				return usageError{cmd, errors.New("--endpoint takes the id of an endpoint; singil events endpoints lists them")}
 			}
 			return withDatabase(cmd, func(ctx context.Context, _ config, pool *pgxpool.Pool) error {
 				var n int64
 				err := pgx.BeginFunc(ctx, pool, func(tx pgx.Tx) (err error) {
-					if n, err = billing.Replay(ctx, tx, id, first, last, kind, time.Now()); err != nil {
+					e, err := endpointOf(ctx, tx, endpoint)
+					if err != nil {
+						return err
+					}
+					if n, err = billing.Replay(ctx, tx, e.ID, first, last, kind, time.Now()); err != nil {
 						return err
 					}
 					return billing.Audit(ctx, tx, billing.AuditEntry{
-						Actor: actor, Action: "replay_events", Subject: id.String(), Reason: reason,
+						Actor: actor, Action: "replay_events", Subject: e.ID.String(), Reason: reason,
 						After: map[string]any{"first": first, "last": last, "type": kind, "events": n},
 					})
 				})
 				if err != nil {
-					return err
+					return coded(err)
 				}
 				fmt.Fprintf(cmd.ErrOrStderr(), "%d events will be delivered again.\n", n)
 				return nil
 			})
 		},
 	}
-	cmd.Flags().StringVar(&endpoint, "endpoint", "", "id of the endpoint")
+	addEndpoint(cmd, &endpoint)
 	cmd.Flags().StringVar(&kind, "type", "", "only events of this type")
 	cmd.Flags().StringVar(&reason, "reason", "", "why, for the audit log")
 	addActor(cmd, &actor)
@@ -147,7 +150,7 @@ func endpointsCommand() *cobra.Command {
 	var out output
 	cmd := &cobra.Command{
 		Use:   "endpoints",
-		Short: "List the URLs that events are delivered to",
+		Short: "List the URLs that events are delivered to, and switch them on and off",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := out.check(cmd); err != nil {
@@ -158,12 +161,7 @@ func endpointsCommand() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				return out.print(cmd.OutOrStdout(), list, func(w io.Writer) {
-					fmt.Fprintln(w, "ID\tURL\tENABLED\tPENDING\tPARKED")
-					for _, e := range list {
-						fmt.Fprintf(w, "%s\t%s\t%t\t%d\t%d\n", e.ID, e.URL, e.Enabled, e.Pending, e.Parked)
-					}
-				})
+				return out.print(cmd.OutOrStdout(), list, func(w io.Writer) { endpointRows(w, list) })
 			})
 		},
 	}
@@ -193,6 +191,6 @@ func endpointsCommand() *cobra.Command {
 		},
 	}
 	addActor(add, &actor)
-	cmd.AddCommand(add)
+	cmd.AddCommand(add, enableEndpointCommand(&out), disableEndpointCommand(&out))
 	return cmd
 }
