@@ -127,7 +127,7 @@ func (i givenUp) mayGiveUp(status string, open, payment *string) error {
 	case open != nil && AttemptState(*open) == AttemptNeedsAction:
 		return refused("invoice %s: the customer may still authorise the attempt, and the money would belong to nothing; wait until it has an outcome", i.id)
 	case open != nil:
-		return refused("invoice %s: the outcome of its last attempt is not known, and money may be on its way: singil reconcile %s first", i.id, i.id)
+		return refused("invoice %s: the outcome of its last attempt is not known, and money may be on its way: singil reconcile %s --reason ... first", i.id, i.id)
 	case payment != nil:
 		return refused("invoice %s: the provider holds payment %s for it; refund that first, or leave the invoice as it is", i.id, *payment)
 	}

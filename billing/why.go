@@ -170,7 +170,7 @@ func (e *explanation) invoice(c *Collection, i retryCandidate) {
 		e.say("customer", true, "%s: the customer has to authorise the attempt of %s; it is looked at again at %s", what, rfc3339(c.Open.ArmedAt), rfc3339(c.NextAttemptAt))
 		return
 	case c.Open != nil, c.WaitingFor == WaitingForProvider:
-		e.say("outcome", true, "%s: the outcome of the last attempt is not known; PayMongo is asked at %s, or now with singil reconcile %s", what, rfc3339(c.NextAttemptAt), c.InvoiceID)
+		e.say("outcome", true, "%s: the outcome of the last attempt is not known; PayMongo is asked at %s, or now with singil reconcile %s --reason ...", what, rfc3339(c.NextAttemptAt), c.InvoiceID)
 		return
 	case e.s.Status == SubscriptionPaused:
 		e.say("paused", true, "%s waits until the subscription is resumed", what)

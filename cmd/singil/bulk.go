@@ -57,6 +57,16 @@ func (f bulkFlags) wanted(cmd *cobra.Command) bool {
 	return false
 }
 
+// none refuses what only a bulk heeds. Somebody who dry-runs ids would charge them.
+func (f bulkFlags) none(cmd *cobra.Command) error {
+	for _, name := range []string{"dry-run", "rest", "per-second"} {
+		if cmd.Flags().Changed(name) {
+			return usageError{cmd, fmt.Errorf("--%s is heeded in bulk only: it does not go with ids", name)}
+		}
+	}
+	return nil
+}
+
 func (f bulkFlags) filter(now time.Time) (billing.RetryFilter, error) {
 	out := billing.RetryFilter{InvoiceFilter: billing.InvoiceFilter{
 		Status: f.status, DeclineCodes: f.codes, Plan: f.plan, Limit: f.limit,

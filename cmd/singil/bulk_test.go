@@ -132,7 +132,7 @@ func TestBulkRetryIsInterrupted(t *testing.T) {
 	stderr.enough = func(int) { cancel() }
 	// The first refusal is what it writes: somebody has taken that invoice.
 	taken := result.Retries[9].Invoice
-	d.step(0, "due now", "retry", taken)
+	d.step(0, "due now", "retry", taken, "--reason", "they called")
 	err := flags.carryOut(ctx, d.pool, &stderr, &result)
 	var code exitCode
 	if !errors.As(err, &code) || code.code != 130 || result.Done != 10 || !strings.Contains(err.Error(), "10 of 30") {

@@ -179,10 +179,10 @@ func TestOperator(t *testing.T) {
 	step(2, "--limit", "invoices", "list", "--limit", "0")
 
 	step(0, "with pm_1", "retry", id, "--reason", "they called")
-	step(4, "none of this customer's", "retry", id, "--payment-method", "pm_2")
-	step(3, "not found", "retry", "i1")
-	step(4, "was asked for already", "retry", id)
-	step(4, "all 2", "retry", id, "i1", "-o", "json")
+	step(4, "none of this customer's", "retry", id, "--payment-method", "pm_2", "--reason", "they called")
+	step(3, "not found", "retry", "i1", "--reason", "they called")
+	step(4, "was asked for already", "retry", id, "--reason", "they called")
+	step(4, "all 2", "retry", id, "i1", "-o", "json", "--reason", "they called")
 	step(0, "", "export", "invoices", "--since", "2026-03-01T00:00:00Z")
 
 	if code, _, stderr := command(t, "postgres://nobody@127.0.0.1:1/none", "clock", "show"); code != 6 {

@@ -190,7 +190,7 @@ func (d *doctor) work(ctx context.Context, pool *pgxpool.Pool, facts billing.Doc
 		d.say("work", findingOK, "", "%d charges are due", stats.Due)
 	}
 	if err == nil && stats.OldestUnknown > time.Hour {
-		d.say("outcomes", findingWrong, "singil reconcile, then singil invoices list --waiting-for provider", "%d are not known, the oldest for %s", stats.Unknown, stats.OldestUnknown.Round(time.Minute))
+		d.say("outcomes", findingWrong, "singil reconcile --reason ..., then singil invoices list --waiting-for provider", "%d are not known, the oldest for %s", stats.Unknown, stats.OldestUnknown.Round(time.Minute))
 	}
 	wanted := facts.WantedCVC + facts.WantedCustomer
 	switch {

@@ -85,12 +85,16 @@ func listEventsCommand() *cobra.Command {
 }
 
 func replayEventsCommand() *cobra.Command {
-	var endpoint, kind, actor, reason string
+	var a acting
+	var endpoint, kind string
 	cmd := &cobra.Command{
-		Use:   "replay FIRST[-LAST]",
+		Use:   "replay FIRST[-LAST] --endpoint ID --reason WHY",
 		Short: "Deliver events again to an endpoint",
 		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := a.check(cmd); err != nil {
+				return err
+			}
 			first, last, err := eventRange(args[0])
 			if err != nil {
 				return usageError{cmd, err}
@@ -109,7 +113,7 @@ func replayEventsCommand() *cobra.Command {
 						return err
 					}
 					return billing.Audit(ctx, tx, billing.AuditEntry{
-						Actor: actor, Action: "replay_events", Subject: e.ID.String(), Reason: reason,
+						Actor: a.actor, Action: "replay_events", Subject: e.ID.String(), Reason: a.reason,
 						After: map[string]any{"first": first, "last": last, "type": kind, "events": n},
 					})
 				})
@@ -123,8 +127,7 @@ func replayEventsCommand() *cobra.Command {
 	}
 	addEndpoint(cmd, &endpoint)
 	cmd.Flags().StringVar(&kind, "type", "", "only events of this type")
-	cmd.Flags().StringVar(&reason, "reason", "", "why, for the audit log")
-	addActor(cmd, &actor)
+	a.addTo(cmd)
 	return cmd
 }
 

@@ -136,7 +136,7 @@ func retryCommand() *cobra.Command {
 	var f retryFlags
 	var o output
 	cmd := &cobra.Command{
-		Use:   "retry [ID...]",
+		Use:   "retry [ID...] --reason WHY",
 		Short: "Charge open invoices once more, now: some by their ids, or many by a filter",
 		Long: `Charge open invoices once more, now, by the same path and past the same guards
 as ever: the daemons find them at their next sweep. What may not be charged is
@@ -164,6 +164,12 @@ is frozen.`,
 			case len(args) == 0:
 				return usageError{cmd, errors.New("it takes ids, or a filter such as --decline-code insufficient_funds")}
 			}
+			if err := f.bulk.none(cmd); err != nil {
+				return err
+			}
+			if err := (acting{actor: f.actor, reason: f.reason}).check(cmd); err != nil {
+				return err
+			}
 			return withDatabase(cmd, func(ctx context.Context, _ config, pool *pgxpool.Pool) error {
 				results, failed := f.run(ctx, pool, args, time.Now())
 				err := o.print(cmd.OutOrStdout(), results, func(w io.Writer) { retryRows(w, results) })
@@ -177,7 +183,7 @@ is frozen.`,
 		},
 	}
 	cmd.Flags().StringVar(&f.paymentMethod, "payment-method", "", "PayMongo's id of a saved card of the customer (default: the first that may be charged)")
-	cmd.Flags().StringVar(&f.reason, "reason", "", "why, for the audit log")
+	cmd.Flags().StringVar(&f.reason, "reason", "", "why, for the audit log (needed)")
 	addActor(cmd, &f.actor)
 	f.bulk.addTo(cmd)
 	o.addTo(cmd)

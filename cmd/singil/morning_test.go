@@ -74,7 +74,7 @@ func TestNineInTheMorning(t *testing.T) {
 		return d.number(`SELECT count(*) FROM singil.invoices WHERE id = $1 AND status = 'paid'`, id) == 1
 	})
 	says(0, "succeeded", "invoices", "show", id)
-	says(4, "only an open one is charged", "retry", id)
+	says(4, "only an open one is charged", "retry", id, "--reason", "there is money now")
 	says(4, "final", "invoices", "void", id, "--reason", "too late")
 	says(0, "there is money now", "audit", "list", "--actor", "ana", "--action", "retry_invoice")
 	d.await("it is counted", func() bool {

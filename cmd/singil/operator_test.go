@@ -241,6 +241,16 @@ func TestInvoicesByHand(t *testing.T) {
 		t.Errorf("%s events", n)
 	}
 
+	for _, args := range []string{"retry " + d.invoice("s3"), "invoices retry " + d.invoice("s3") + " --reason ", "reconcile", "reconcile " + unknown, "events replay 1 --endpoint " + uuid.NewString()} {
+		d.step(2, "--reason is needed", strings.Split(args, " ")...)
+	}
+	// What is about a bulk alone is not ignored with ids: a dry run would charge.
+	for _, flag := range []string{"--dry-run", "--rest=0", "--per-second=1"} {
+		d.step(2, "in bulk", "retry", d.invoice("s3"), "--reason", "they called", flag)
+	}
+	if got := d.text(`SELECT count(*)::text FROM singil.audit_log WHERE action IN ('retry_invoice', 'reconcile', 'replay_events')`); got != "0" {
+		t.Errorf("%s acts without a reason, or with a flag that is not theirs", got)
+	}
 	d.step(0, "with pm_3", "retry", d.invoice("s3"), "--reason", "they called")
 	d.step(4, "was asked for already", "retry", d.invoice("s3"), "--reason", "they called")
 }
@@ -251,11 +261,11 @@ func TestHugeArguments(t *testing.T) {
 	huge := strings.Repeat("x", 1<<20)
 	d.step(3, "not found", "subscriptions", "show", huge)
 	d.step(3, "not found", "invoices", "show", huge)
-	d.step(3, "not found", "retry", huge)
+	d.step(3, "not found", "retry", huge, "--reason", "they called")
 	d.step(0, "", "invoices", "list", "--subscription", huge)
 	d.step(0, "", "customers", "list", "--email", huge)
 	d.step(2, "not a status", "invoices", "list", "--status", huge)
-	many := append([]string{"retry", "-o", "jsonl"}, strings.Fields(strings.Repeat("i1 ", 300_000/3))...)
+	many := append([]string{"retry", "--reason", "they called", "-o", "jsonl"}, strings.Fields(strings.Repeat("i1 ", 300_000/3))...)
 	if stdout := d.step(3, "100000 invoices were refused", many...); strings.Count(stdout, "\n") != 100_000 {
 		t.Errorf("%d results", strings.Count(stdout, "\n"))
 	}
@@ -272,7 +282,7 @@ func TestViewer(t *testing.T) {
 		"retry --status open --rest 0 --dry-run":           0,
 		"subscriptions pause s0 --reason x":                4,
 		"invoices void " + d.invoice("s0") + " --reason x": 4,
-		"retry " + d.invoice("s1"):                         4,
+		"retry " + d.invoice("s1") + " --reason x":         4,
 		"retry --status open --rest 0 --yes --reason x":    4,
 	} {
 		if code, stdout, stderr := command(t, viewer, strings.Fields(args)...); code != want || want == 4 && !strings.Contains(stderr, "may not do that") {

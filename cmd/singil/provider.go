@@ -95,11 +95,14 @@ func reconcileCommand() *cobra.Command {
 	var a acting
 	var limit int
 	cmd := &cobra.Command{
-		Use: "reconcile [ID...]", Short: "Ask PayMongo now what became of open outcomes: of these invoices, or of all",
+		Use: "reconcile [ID...] --reason WHY", Short: "Ask PayMongo now what became of open outcomes: of these invoices, or of all",
 		Long: `Ask PayMongo now what became of open outcomes: of these invoices, or of all. What it
 shows is recorded, and nothing is ever charged by it. The daemons do the same by
 themselves, only later.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := a.check(cmd); err != nil {
+				return err
+			}
 			if limit < 1 || limit > reconcileLimit {
 				return usageError{cmd, fmt.Errorf("--limit is %d; it takes 1 to %d", limit, reconcileLimit)}
 			}
@@ -132,8 +135,7 @@ themselves, only later.`,
 			})
 		},
 	}
-	addActor(cmd, &a.actor)
-	cmd.Flags().StringVar(&a.reason, "reason", "", "why, for the audit log")
+	a.addTo(cmd)
 	cmd.Flags().IntVar(&limit, "limit", 1000, "without ids: at most so many, the oldest first")
 	o.addTo(cmd)
 	return cmd

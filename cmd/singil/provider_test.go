@@ -170,20 +170,20 @@ func TestRefund(t *testing.T) {
 func TestReconcileByHand(t *testing.T) {
 	c := newCounter(t, 3)
 	intent, _ := c.paid("s0")
-	c.step(0, "", "reconcile", "-o", "json", "--limit", "1") // PayMongo does not know pi_s0: in front of a human
+	c.step(0, "", "reconcile", "-o", "json", "--limit", "1", "--reason", "a drill") // PayMongo does not know pi_s0: in front of a human
 	if _, err := c.pool.Exec(t.Context(), `ALTER TABLE singil.payment_intents DISABLE TRIGGER USER; UPDATE singil.payment_intents SET provider_intent_id = '`+intent+`', state = 'ready' WHERE provider_intent_id IS NOT NULL; ALTER TABLE singil.payment_intents ENABLE TRIGGER USER`); err != nil {
 		t.Fatal(err)
 	}
 	c.step(0, "-> paid", "reconcile", c.invoice("s0"), "--reason", "they called", "--actor", "ana")
-	c.step(0, "", "reconcile")
-	c.step(3, "not found", "reconcile", "i1")
-	c.step(2, "--limit", "reconcile", "--limit", "0")
+	c.step(0, "", "reconcile", "--reason", "a drill")
+	c.step(3, "not found", "reconcile", "i1", "--reason", "a drill")
+	c.step(2, "--limit", "reconcile", "--limit", "0", "--reason", "a drill")
 	if got := c.audited("reconcile"); !strings.Contains(got, "ana: they called") {
 		t.Errorf("audited: %s", got)
 	}
 	// A key of another world is refused before anything is asked.
 	t.Setenv("SINGIL_ENVIRONMENT", "staging")
-	c.step(7, "another installation", "reconcile")
+	c.step(7, "another installation", "reconcile", "--reason", "a drill")
 }
 
 func TestPaymentMethodsByHand(t *testing.T) {
