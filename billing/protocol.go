@@ -179,6 +179,13 @@ const (
 	WaitingForCustomer WaitingFor = "customer"
 )
 
+// Why an invoice waits whose outcome the provider knows and has not told yet. The
+// watch tells these from what is not known.
+const (
+	ReasonProcessing    = "processing at the provider"
+	ReasonPaymentToCome = "succeeded, and the provider shows no payment yet"
+)
+
 // ErrOtherMode is the provider answering from the other world: live money where
 // a test was asked for, or the other way round.
 var ErrOtherMode = errors.New("the provider answers in the other mode")
@@ -215,7 +222,7 @@ func (s Standing) Judge(seen ProviderIntent, now time.Time) Judgement {
 	case ProviderSucceeded:
 		return s.judgePaid(seen)
 	case ProviderProcessing:
-		return Judgement{Ruling: Wait, WaitingFor: WaitingForProvider, Reason: "processing at the provider", Evidence: "retrieve"}
+		return Judgement{Ruling: Wait, WaitingFor: WaitingForProvider, Reason: ReasonProcessing, Evidence: "retrieve"}
 	case ProviderAwaitingAction:
 		return Judgement{
 			Ruling: Wait, WaitingFor: WaitingForCustomer, ActionURL: seen.ActionURL,
@@ -236,7 +243,7 @@ func (s Standing) judgePaid(seen ProviderIntent) Judgement {
 	pay, found := seen.Paid()
 	switch {
 	case !found:
-		return Judgement{Ruling: Wait, WaitingFor: WaitingForProvider, Reason: "succeeded, and the provider shows no payment yet", Evidence: "retrieve"}
+		return Judgement{Ruling: Wait, WaitingFor: WaitingForProvider, Reason: ReasonPaymentToCome, Evidence: "retrieve"}
 	case pay.Amount != s.Amount || pay.Livemode != s.Livemode:
 		return Judgement{
 			Ruling: Park, Payment: pay, Evidence: "retrieve",

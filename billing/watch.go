@@ -39,7 +39,7 @@ const (
 type Watched struct {
 	Recent  Outcomes // first attempts of the last WatchWindow
 	Usual   Outcomes // first attempts of the WatchBaseline before it
-	Unknown Share    // of all attempts of the last WatchWindow that had time to settle
+	Unknown Share    // of all attempts of the last WatchWindow that had time to settle: what no answer tells of
 
 	Today       int // attempts since the day began (UTC)
 	BusiestDay  int // attempts, of the volumeDays before today
@@ -85,9 +85,21 @@ func (w Watched) Judge() Anomaly {
 }
 
 // The index on armed_at is small and coarse (brin): rows come in its order.
+//
+// An open outcome is unknown, unless the latest answer of the provider was that
+// it is at work, or that it is done: $3. That is slow, and not lost. No attach
+// more or less changes it, and resting would only make it slower for everybody.
+// Such an attempt is in the whole, for it was answered. If it stays so it goes the
+// way of all open outcomes: it is looked at, it is in the age that is alerted on,
+// and in the end a human looks. A look that fails makes it unknown again.
+//
+// The reason is read by a subquery that gives one value: only attempts that are
+// open are looked up, and the planner cannot make a scan of all invoices of it.
 const sqlWatchRecent = `
 SELECT count(*) FILTER (WHERE a.no = 1 AND a.state = 'declined'), count(*) FILTER (WHERE a.no = 1 AND a.state = 'succeeded'),
-       count(*) FILTER (WHERE a.armed_at < $2 AND a.state = 'armed'), count(*) FILTER (WHERE a.armed_at < $2)
+       count(*) FILTER (WHERE a.armed_at < $2 AND a.state = 'armed'
+                          AND COALESCE((SELECT i.reason FROM singil.invoices i WHERE i.id = a.invoice_id), '') <> ALL ($3::text[])),
+       count(*) FILTER (WHERE a.armed_at < $2)
 FROM singil.attempts a
 WHERE a.armed_at > greatest($1, (SELECT p.watched_from FROM singil.provider_state p))`
 
@@ -104,7 +116,7 @@ WHERE b.day >= $1::date - $2::int AND b.day <= $1::date`
 // LookWatched reads everything but Usual.
 func LookWatched(ctx context.Context, q Querier, now time.Time) (w Watched, err error) {
 	batch := &pgx.Batch{}
-	batch.Queue(sqlWatchRecent, now.Add(-WatchWindow), now.Add(-watchSettling)).QueryRow(func(row pgx.Row) error {
+	batch.Queue(sqlWatchRecent, now.Add(-WatchWindow), now.Add(-watchSettling), []string{ReasonProcessing, ReasonPaymentToCome}).QueryRow(func(row pgx.Row) error {
 		return row.Scan(&w.Recent.Declined, &w.Recent.Succeeded, &w.Unknown.Part, &w.Unknown.Whole)
 	})
 	batch.Queue(sqlWatchVolume, now.UTC().Format(time.DateOnly), volumeDays).QueryRow(func(row pgx.Row) error {

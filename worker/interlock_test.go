@@ -234,6 +234,37 @@ func TestUnknownOutcomesPauseCharging(t *testing.T) {
 	p.checkBooks()
 }
 
+// A payment that PayMongo is processing is slow, and known: a look tells where it
+// is. Only what no answer tells of makes charging rest.
+func TestProcessingIsNotUnknown(t *testing.T) {
+	t.Parallel()
+	p := setup(t, watching)
+	blocked := func() bool { return p.number(`SELECT count(*) FROM singil.provider_state WHERE blocked_until IS NOT NULL`) == 1 }
+	p.manySubscriptions("slow", 60)
+	p.fault(sandbox.Fault{Kind: sandbox.Processing, Probability: 1, For: sandbox.Duration(3 * time.Hour)})
+	p.tick()
+	p.box.ClearFaults()
+	if n := p.number(`SELECT count(*) FROM singil.attempts WHERE state = 'armed'`); n != 60 {
+		t.Fatalf("%d of 60 attempts have an open outcome", n)
+	}
+	p.set(noon.Add(90 * time.Second))
+	p.subscribe("late", "4343434343434345")
+	p.tick()
+	if n := p.number(`SELECT count(*) FROM singil.invoices WHERE status = 'paid'`); n != 1 || blocked() {
+		t.Errorf("%d paid beside what is processing, want 1; blocked: %t", n, blocked())
+	}
+	// Nor does it hide what is unknown: 20 of 81 are one in four.
+	p.manySubscriptions("lost", 20)
+	p.fault(sandbox.Fault{Kind: sandbox.ErrorBefore, Endpoint: "payment_intents.attach", Probability: 1})
+	p.tick()
+	p.set(noon.Add(3 * time.Minute))
+	p.subscribe("later", "4343434343434345")
+	p.stopped("nothing is known of 20 in 81 attempts")
+	if !blocked() {
+		t.Error("charging goes on")
+	}
+}
+
 func TestUnusualVolumeStopsEverything(t *testing.T) {
 	t.Parallel()
 	p := setup(t, watching)
