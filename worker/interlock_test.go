@@ -239,7 +239,9 @@ func TestUnknownOutcomesPauseCharging(t *testing.T) {
 func TestProcessingIsNotUnknown(t *testing.T) {
 	t.Parallel()
 	p := setup(t, watching)
-	blocked := func() bool { return p.number(`SELECT count(*) FROM singil.provider_state WHERE blocked_until IS NOT NULL`) == 1 }
+	blocked := func() bool {
+		return p.number(`SELECT count(*) FROM singil.provider_state WHERE blocked_until IS NOT NULL`) == 1
+	}
 	p.manySubscriptions("slow", 60)
 	p.fault(sandbox.Fault{Kind: sandbox.Processing, Probability: 1, For: sandbox.Duration(3 * time.Hour)})
 	p.tick()

@@ -67,16 +67,16 @@ func NewMetrics() *Metrics {
 		return prometheus.NewCounter(prometheus.CounterOpts{Namespace: "singil", Name: name, Help: help})
 	}
 	m := &Metrics{
-		attempts:     counter("charge_attempts_total", "Attempts that were sent, by outcome and trigger.", "outcome", "trigger"),
+		attempts:     counter("charge_attempts_total", "Attempts that were sent, by what the answer came to and trigger. One whose outcome was found out later stays where its answer put it.", "outcome", "trigger"),
 		declines:     counter("charge_declines_total", "Declined attempts, by decline code (a closed list, else other) and class.", "code", "class"),
-		amount:       counter("charge_amount_centavos_total", "Centavos that attempts were about, by outcome and currency.", "outcome", "currency"),
-		collected:    counter("collected_amount_centavos_total", "Centavos of invoices that became paid, by an attach or by a look at an open outcome.", "currency"),
+		amount:       counter("charge_amount_centavos_total", "Centavos that sent attempts were about, by what the answer came to and currency. Not what was collected: an unknown outcome that is found paid later counts there, and stays unknown here.", "outcome", "currency"),
+		collected:    counter("collected_amount_centavos_total", "Centavos of invoices that became paid, by an attach or, found out later, by a look at an open outcome.", "currency"),
 		recovered:    counter("recovered_charges_total", "Invoices paid after a decline, by the trigger of the attempt and which retry it was.", "trigger", "stage"),
 		recoveredSum: counter("recovered_amount_centavos_total", "Centavos of invoices paid after a decline, by the trigger of the attempt and which retry it was.", "trigger", "stage"),
 		resolutions:  counter("reconcile_resolutions_total", "What a look at an open outcome found, by ruling and what made us look: the schedule or a webhook.", "result", "source"),
 		uncollected:  counter("invoices_uncollectible_total", "Invoices that dunning gave up on, by cause.", "reason"),
 		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
-			Namespace: "singil", Name: "charge_duration_seconds", Help: "From the commit of the arming to the commit of the outcome, by outcome.",
+			Namespace: "singil", Name: "charge_duration_seconds", Help: "From the commit of the arming to the commit of what the answer came to, by that.",
 			Buckets: []float64{.1, .25, .5, 1, 2.5, 5, 10, 20, 30, 60},
 		}, []string{"outcome"}),
 		lag: prometheus.NewHistogram(prometheus.HistogramOpts{
@@ -149,7 +149,9 @@ func retryStage(retry int) string {
 	return strconv.Itoa(retry)
 }
 
-// attempted counts one attempt with its outcome.
+// attempted counts one attempt, once, with what its answer came to. What is found
+// out later moves nothing here: a counter cannot take an unknown back, and the
+// attempt would be counted twice. Its money is collected then.
 func (m *Metrics) attempted(c *billing.Collection, j billing.Judgement, settled billing.Settled, took time.Duration) {
 	outcome := string(j.Ruling)
 	m.attempts.WithLabelValues(outcome, string(c.Trigger)).Inc()

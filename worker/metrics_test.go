@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -106,6 +107,48 @@ func TestLabelsOfSettlements(t *testing.T) {
 	}
 	if all := 2*4*len(triggers) + 2*len(rulings) + len(billing.EndCauses()) + 1; series != all {
 		t.Errorf("%d series, want %d from the start and no more", series, all)
+	}
+}
+
+// TestFoundPaidLater: what was answered stays, each attempt once; what is collected
+// is counted when it is known.
+func TestFoundPaidLater(t *testing.T) {
+	t.Parallel()
+	m := NewMetrics()
+	registry := prometheus.NewPedanticRegistry()
+	registry.MustRegister(m.attempts, m.amount, m.collected)
+	c := &billing.Collection{Trigger: billing.TriggerSchedule, Standing: billing.Standing{Amount: billing.Money{Minor: 49900, Currency: billing.CurrencyPHP}}}
+	became := billing.Settled{Applied: true, InvoiceStatus: billing.InvoicePaid}
+	paid := billing.Judgement{Ruling: billing.Paid}
+	m.attempted(c, paid, became, time.Second)
+	for _, answer := range []billing.Ruling{billing.Unknown, billing.Wait} {
+		m.attempted(c, billing.Judgement{Ruling: answer}, billing.Settled{Applied: true, InvoiceStatus: billing.InvoiceOpen}, time.Second)
+		m.settled(billing.Settlement{Source: "retrieve", Judgement: paid}, became, c, lookWebhook)
+		m.settled(billing.Settlement{Source: "retrieve", Judgement: paid}, billing.Settled{InvoiceStatus: billing.InvoicePaid}, c, lookPoll) // again
+	}
+	families, err := registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]float64{}
+	for _, f := range families {
+		for _, s := range f.GetMetric() {
+			if v := s.GetCounter().GetValue(); v != 0 {
+				name := f.GetName()
+				for _, l := range s.GetLabel() {
+					name += " " + l.GetValue()
+				}
+				got[name] = v
+			}
+		}
+	}
+	want := map[string]float64{
+		"singil_charge_attempts_total paid schedule": 1, "singil_charge_attempts_total unknown schedule": 1, "singil_charge_attempts_total wait schedule": 1,
+		"singil_charge_amount_centavos_total PHP paid": 49900, "singil_charge_amount_centavos_total PHP unknown": 49900, "singil_charge_amount_centavos_total PHP wait": 49900,
+		"singil_collected_amount_centavos_total PHP": 3 * 49900,
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
 	}
 }
 

@@ -48,7 +48,7 @@ var billingBoard = board{
 			},
 			{
 				title: "Money by what the attempt came to", unit: units.PhilippinePeso, width: 16,
-				shows:   "Per hour. Paid was answered with a success; wait is being processed by PayMongo; unknown is asked for until it is known.",
+				shows:   "Per hour, as attaches were answered: paid with a success, wait is being processed by PayMongo, unknown had no answer that helps. Found paid later, these two stay here and count as Collected.",
 				bad:     "Declined above paid: see the decline codes. Unknown above paid: PayMongo has a bad hour, and the watch pauses charging by itself.",
 				queries: []query{{"{{outcome}}", `sum by (outcome) (rate(singil_charge_amount_centavos_total{@}[$__rate_interval])) * 36`}},
 			},
