@@ -303,7 +303,17 @@ func open(ctx context.Context, dsn string) (*pgxpool.Pool, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := pool.Ping(ctx); err != nil {
+	// A pooler may refuse these settings, or leave them out: lock_timeout tells for all of them.
+	var limit string
+	err = pool.QueryRow(ctx, `SELECT setting FROM pg_settings WHERE name = 'lock_timeout'`).Scan(&limit)
+	var postgres *pgconn.PgError
+	switch {
+	case errors.As(err, &postgres) && postgres.Code == "08P01": // protocol_violation
+		err = fmt.Errorf("%w; migrations need PostgreSQL itself, without a pooler in front of it", err)
+	case err == nil && limit != config.ConnConfig.RuntimeParams["lock_timeout"]:
+		err = errors.New("a pooler has dropped the settings of the session; migrations need PostgreSQL itself")
+	}
+	if err != nil {
 		pool.Close()
 		return nil, err
 	}

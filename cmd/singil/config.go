@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -157,7 +158,7 @@ func (c config) open(ctx context.Context, application string) (*pgxpool.Pool, er
 		}
 		var ahead *migrations.AheadError
 		if !errors.As(err, &ahead) {
-			return nil, fmt.Errorf("check the schema: %w", err)
+			return nil, fmt.Errorf("check the schema: %w", poolerHint(err))
 		}
 		return connect(ctx, c.DatabaseURL, application, planAnew) // an older program on a newer schema goes on
 	}
@@ -180,13 +181,15 @@ func connect(ctx context.Context, dsn, application string, planning map[string]s
 	if err != nil {
 		return nil, configError{fmt.Errorf("DATABASE_URL cannot be read: %w", redactDSN(err))}
 	}
+	if err := checkExecMode(pc.ConnConfig); err != nil {
+		return nil, err
+	}
 	params := pc.ConnConfig.RuntimeParams
-	for _, settings := range []map[string]string{planning, {
-		"application_name": application, "statement_timeout": "60s", "lock_timeout": "20s", "idle_in_transaction_session_timeout": "10s",
-	}} {
-		for name, value := range settings {
-			if params[name] == "" {
-				params[name] = value
+	params["application_name"] = cmp.Or(params["application_name"], application)
+	if !throughPooler(pc.ConnConfig) {
+		for _, settings := range []map[string]string{sessionSettings, planning} {
+			for name, value := range settings {
+				params[name] = cmp.Or(params[name], value)
 			}
 		}
 	}
@@ -206,7 +209,7 @@ func connect(ctx context.Context, dsn, application string, planning map[string]s
 	defer cancel()
 	if err := pool.Ping(ping); err != nil {
 		pool.Close()
-		return nil, fmt.Errorf("connect to the database: %w", redactDSN(err))
+		return nil, fmt.Errorf("connect to the database: %w", poolerHint(redactDSN(err)))
 	}
 	return pool, nil
 }

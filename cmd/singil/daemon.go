@@ -102,6 +102,9 @@ func newDaemon(ctx context.Context, cfg config, gateway worker.Gateway, livemode
 	if d.riverPool, err = connect(ctx, cfg.DatabaseURL, "singil-river", planAnew); err != nil {
 		return nil, err
 	}
+	if err := warnWithoutLimits(ctx, d.pool, log); err != nil {
+		return nil, err
+	}
 	if err := d.bind(ctx, livemode); err != nil {
 		return nil, err
 	}
@@ -128,6 +131,7 @@ func newDaemon(ctx context.Context, cfg config, gateway worker.Gateway, livemode
 		JobTimeout:   worker.JobTimeout, RescueStuckJobsAfter: worker.RescueAfter, SoftStopTimeout: drainTimeout,
 		FetchOnlyKnownKinds:         true,
 		FetchCooldown:               fetchCooldown,
+		PollOnly:                    throughPooler(d.riverPool.Config().ConnConfig),
 		CompletedJobRetentionPeriod: time.Hour, // the ledger is elsewhere
 	})
 	if err != nil {
