@@ -1,7 +1,7 @@
 # What one does here. `make` alone lists it. Needs Go and PostgreSQL's programs, which Debian's root gets installed;
 # the tools are pinned in tools/go.mod and are fetched and built on first use.
 
-.PHONY: help build demo test torture crash mutants lint fuzz bench conformance-node need-go \
+.PHONY: help build demo test torture crash mutants lint fuzz bench bench-micro bench-compare conformance-node need-go \
 	deploy-check packaging-check dashboards-check rules-check dashboards dashboards-preview
 
 help:
@@ -15,6 +15,8 @@ help:
 	@echo 'make lint              formatting, go vet, linters, go.mod, house rules'
 	@echo 'make fuzz              every fuzz target in turn, FUZZTIME=1m each'
 	@echo 'make bench             the benchmarks, BENCH=. selects'
+	@echo 'make bench-micro       functions that every charge calls: time and allocations, no database, no network'
+	@echo 'make bench-compare     the same against the commit before (BASE=ref), by benchstat'
 	@echo 'make deploy-check      what deploy/ holds, against the programs that will read it; dashboards and alerts on a Prometheus that watches the demo'
 	@echo 'make dashboards        write the dashboards anew; make dashboards-preview their pictures'
 	@echo 'make conformance-node  the official PayMongo SDK for Node against the sandbox (needs Node 18 and npm)'
@@ -82,6 +84,14 @@ fuzz: need-go
 BENCH = .
 bench: need-go
 	go test -run '^$$' -bench '$(BENCH)' -benchmem ./paymongo/...
+
+# What -short leaves out measures the database.
+MICRO = ./billing ./worker ./paymongo ./paymongo/sandbox
+bench-micro: need-go
+	go test -short -run '^$$' -bench '$(BENCH)' -benchmem $(MICRO)
+
+bench-compare: need-go
+	BENCH='$(BENCH)' sh tools/bench-compare.sh $(MICRO)
 
 conformance-node: build
 	@command -v npm >/dev/null || { echo 'This one needs Node 18 or newer with npm (https://nodejs.org).' >&2; exit 1; }

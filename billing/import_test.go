@@ -318,6 +318,9 @@ func TestImportOfMany(t *testing.T) {
 //
 //	go test ./billing -run '^$' -bench Import -benchtime 20000x
 func BenchmarkImport(b *testing.B) {
+	if testing.Short() {
+		b.Skip("measures the database")
+	}
 	pool := pgtest.DB(b)
 	file := manyLines(b.N)
 	b.ResetTimer()

@@ -175,6 +175,9 @@ func TestUnwrittenWitnessSendsNothing(t *testing.T) {
 // BenchmarkWitnessCheck is what every arm transaction pays, however many rows it
 // has: one statement, with all that a witness remembers.
 func BenchmarkWitnessCheck(b *testing.B) {
+	if testing.Short() {
+		b.Skip("measures the database")
+	}
 	pool := pgtest.DB(b)
 	w := openWitness(b, filepath.Join(b.TempDir(), "witness"))
 	if err := pgx.BeginFunc(b.Context(), pool, func(tx pgx.Tx) error {
