@@ -32,7 +32,6 @@ const sendWithin = billing.SendWindow / 2
 type collection struct {
 	*Collector
 	*billing.Collection
-	log    *slog.Logger
 	now    time.Time // business time of the run
 	looked bool
 	may    error  // why nothing may be charged, as of the load
@@ -69,7 +68,6 @@ func (w *Collector) collect(ctx context.Context, invoice uuid.UUID, mayCharge bo
 	}
 	c := &collection{
 		Collector: w, Collection: loaded.Collection, now: loaded.now, may: loaded.may, source: source,
-		log: w.log.With("invoice", invoice, "subscription", loaded.Collection.SubscriptionNo, "period_no", loaded.Collection.PeriodNo),
 	}
 	for {
 		step := c.Next(c.looked)
@@ -245,7 +243,7 @@ func (c *collection) gatewayTrouble(ctx context.Context, err error) error {
 	c.shareHold(ctx)
 	switch {
 	case e.Fault:
-		c.log.Error("the provider refuses us", "reason", e.Reason, "error", e)
+		c.tell(slog.LevelError, "the provider refuses us", slog.String("reason", e.Reason), slog.Any("error", e))
 		if err := c.trip(ctx, e.Error()); err != nil {
 			return err
 		}
@@ -291,8 +289,8 @@ func (c *collection) put(ctx context.Context, s billing.Settlement) error {
 		return err
 	}
 	c.metrics.settled(s, settled, c.Collection, c.source)
-	c.log.Info("settled", "ruling", s.Judgement.Ruling, "reason", settled.Reason, "applied", settled.Applied,
-		"invoice_status", settled.InvoiceStatus, "next_attempt_at", settled.NextAttemptAt)
+	c.tell(slog.LevelInfo, "settled", slog.String("ruling", string(s.Judgement.Ruling)), slog.String("reason", settled.Reason),
+		slog.Bool("applied", settled.Applied), slog.String("invoice_status", settled.InvoiceStatus), slog.Time("next_attempt_at", settled.NextAttemptAt))
 	return nil
 }
 
@@ -305,6 +303,13 @@ func (c *collection) settle(ctx context.Context, s billing.Settlement) (billing.
 	return settled, nil
 }
 
+// tell writes a line about this invoice.
+func (c *collection) tell(level slog.Level, message string, more ...slog.Attr) {
+	attrs := append(make([]slog.Attr, 0, 3+len(more)), // ids as texts: any other way they cost more than the line
+		slog.String("invoice", c.InvoiceID.String()), slog.String("subscription", c.SubscriptionNo), slog.Int("period_no", c.PeriodNo))
+	c.log.LogAttrs(context.Background(), level, message, append(attrs, more...)...)
+}
+
 // report writes the one wide line of an attempt.
 func (c *collection) report(armed billing.Armed, answer billing.Answer, j billing.Judgement, settled billing.Settled, err error, took time.Duration) {
 	level := slog.LevelInfo
@@ -312,8 +317,7 @@ func (c *collection) report(armed billing.Armed, answer billing.Answer, j billin
 		level = slog.LevelWarn
 	}
 	c.metrics.attempted(c.Collection, j, settled, took)
-	c.log.LogAttrs(context.Background(), level, "attempt",
-		slog.Any("attempt", armed.AttemptID), slog.Int("no", armed.No), slog.String("payment_intent", armed.ProviderIntentID),
+	c.tell(level, "attempt", slog.String("attempt", armed.AttemptID.String()), slog.Int("no", armed.No), slog.String("payment_intent", armed.ProviderIntentID),
 		slog.String("payment_method", armed.ProviderCardID), slog.String("trigger", string(c.Trigger)), slog.Int64("amount_minor", c.Amount.Minor),
 		slog.String("answer", string(answer.Kind)), slog.String("ruling", string(j.Ruling)), slog.String("reason", j.Reason),
 		slog.String("decline_code", string(j.Code)), slog.String("payment", j.Payment.ID), slog.String("invoice_status", settled.InvoiceStatus),
