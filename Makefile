@@ -14,7 +14,7 @@ help:
 	@echo 'make mutants           a test of the tests: deliberate bugs, each caught by some test; ONLY=name shows one'
 	@echo 'make lint              formatting, go vet, linters, go.mod, house rules'
 	@echo 'make fuzz              every fuzz target in turn, FUZZTIME=1m each'
-	@echo 'make bench             the benchmarks, BENCH=. selects'
+	@echo 'make bench             charges a second and what they cost, against a textbook worker; a report in docs/reports; QUICK=1, ONLY=part'
 	@echo 'make bench-micro       functions that every charge calls: time and allocations, no database, no network'
 	@echo 'make bench-compare     the same against the commit before (BASE=ref), by benchstat'
 	@echo 'make deploy-check      what deploy/ holds, against the programs that will read it; dashboards and alerts on a Prometheus that watches the demo'
@@ -81,10 +81,14 @@ lint: need-go
 fuzz: need-go
 	FUZZTIME=$${FUZZTIME:-1m} sh tools/fuzz.sh
 
-BENCH = .
+# Everything that is measured from outside, in less than half an hour. QUICK=1 takes two minutes, tells whether it works,
+# and writes no report.
+QUICK =
 bench: need-go
-	go test -run '^$$' -bench '$(BENCH)' -benchmem ./paymongo/...
+	@sh tools/need-postgres.sh
+	go run ./bench -only '$(ONLY)' $(if $(QUICK),-quick,-report "$(CURDIR)/docs/reports/$$(date +%F)-bench")
 
+BENCH = .
 # What -short leaves out measures the database.
 MICRO = ./billing ./worker ./paymongo ./paymongo/sandbox
 bench-micro: need-go

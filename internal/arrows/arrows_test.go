@@ -118,6 +118,20 @@ var rooms = []room{
 		modules: []string{pgx},
 	},
 	{
+		// It measures the program from outside, on a database and a provider of its own.
+		path:    "bench",
+		rooms:   []string{"billing", "migrations", "internal/devpg", "bench/naive", "bench/stub"},
+		modules: []string{pgx, river},
+	},
+	{
+		// What singil is measured against has nothing of singil's.
+		path:    "bench/naive",
+		modules: []string{pgx, river},
+	},
+	{
+		path: "bench/stub",
+	},
+	{
 		path:     "internal/pgtest",
 		rooms:    []string{"internal/devpg", "migrations"},
 		modules:  []string{pgx},

@@ -1,0 +1,164 @@
+// Command bench measures singil: how many charges a second, at what cost, and what bounds it. Everything runs on this
+// machine in one go: a private PostgreSQL that waits for its disk, a provider that does nothing but answer, singil as it
+// is built from this tree, and a textbook worker beside it. See bench -help.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/singil/singil/bench/stub"
+)
+
+// The names of the environment through which this program tells itself what to be.
+const (
+	roleName     = "BENCH_ROLE"
+	databaseName = "BENCH_DATABASE"
+	providerName = "BENCH_PROVIDER"
+	countName    = "BENCH_COUNT"
+)
+
+// roles are what this program is in the processes that it starts.
+var roles = map[string]func(context.Context) error{
+	"stub": runStub, "textbook": runTextbook, "calls": runCalls, "jobs": runEmptyJobs,
+}
+
+// parts are the subjects, in the order in which they are measured.
+var parts = []struct {
+	name string
+	run  func(context.Context, *rig, *Report) error
+}{
+	{"charges", chargesPart},
+}
+
+type options struct {
+	only, sides          []string
+	rounds               int
+	charges, slowCharges int
+	latencies            []time.Duration
+	profiles, report     string
+	statements           bool
+}
+
+// takes tells whether a side is wanted.
+func (o options) takes(side string) bool { return len(o.sides) == 0 || slices.Contains(o.sides, side) }
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	run := func(ctx context.Context) error { return bench(ctx, os.Args[1:]) }
+	if name := os.Getenv(roleName); name != "" {
+		ctx, run = context.Background(), roles[name] // ended by whoever started it
+	}
+	err := run(ctx)
+	stop()
+	if err != nil && !errors.Is(err, flag.ErrHelp) {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+func bench(ctx context.Context, args []string) (err error) {
+	o, err := readOptions(args)
+	if err != nil {
+		return err
+	}
+	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
+	r, err := openRig(ctx, o, log)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, r.close()) }()
+	report, err := newReport(ctx, r)
+	if err != nil {
+		return err
+	}
+	for _, part := range parts {
+		if len(o.only) > 0 && !slices.Contains(o.only, part.name) {
+			continue
+		}
+		began := time.Now()
+		if err := part.run(ctx, r, report); err != nil {
+			return fmt.Errorf("%s: %w", part.name, err)
+		}
+		log.Info("measured", "part", part.name, "took", time.Since(began).Round(time.Second))
+	}
+	report.finish()
+	if err := report.write(os.Stdout); err != nil {
+		return err
+	}
+	if o.report != "" {
+		return report.save(o.report)
+	}
+	return nil
+}
+
+func readOptions(args []string) (o options, err error) {
+	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
+	only := flags.String("only", "", "measure only these `parts`: charges")
+	sides := flags.String("sides", "", "of charges only these `sides`: singil, textbook, calls, jobs")
+	quick := flags.Bool("quick", false, "small numbers: whether it works, not how fast it is")
+	flags.IntVar(&o.rounds, "rounds", 5, "rounds of everything that is repeated")
+	flags.IntVar(&o.charges, "n", 20_000, "charges of a round")
+	flags.IntVar(&o.slowCharges, "slow-n", 3_000, "charges of a round with a slow provider")
+	latency := flags.String("latency", "0s,300ms", "how long each call of the provider takes")
+	flags.StringVar(&o.profiles, "cpuprofile-dir", "", "write CPU and heap profiles of singil into this `directory`, which slows it a little")
+	flags.BoolVar(&o.statements, "statements", false, "tell what PostgreSQL spent its time on, with pg_stat_statements, which slows it a little")
+	flags.StringVar(&o.report, "report", "", "write the report to `PREFIX`.json and PREFIX.md")
+	if err := flags.Parse(args); err != nil {
+		return o, err
+	}
+	if flags.NArg() > 0 {
+		return o, fmt.Errorf("unknown argument %q", flags.Arg(0))
+	}
+	if *quick {
+		o.rounds, o.charges, o.slowCharges = min(o.rounds, 2), min(o.charges, 3000), min(o.slowCharges, 600)
+	}
+	o.only, o.sides = words(*only), words(*sides)
+	for _, word := range words(*latency) {
+		d, err := time.ParseDuration(word)
+		if err != nil {
+			return o, err
+		}
+		o.latencies = append(o.latencies, d)
+	}
+	if o.profiles != "" {
+		if o.profiles, err = filepath.Abs(o.profiles); err != nil {
+			return o, err
+		}
+		return o, os.MkdirAll(o.profiles, 0o755)
+	}
+	return o, nil
+}
+
+func words(list string) []string {
+	return strings.FieldsFunc(list, func(r rune) bool { return r == ',' })
+}
+
+// runStub is the role: the provider until it is told to go.
+func runStub(context.Context) error {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	server := &http.Server{Handler: &stub.Stub{Now: time.Now}, ReadHeaderTimeout: 5 * time.Second}
+	stop, cancel := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	defer cancel()
+	context.AfterFunc(stop, func() { _ = server.Close() }) // nothing is lost with it
+	fmt.Fprintf(os.Stderr, "listening on http://%s\n", listener.Addr())
+	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return nil
+}

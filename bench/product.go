@@ -1,0 +1,173 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"regexp"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/riverqueue/river"
+	"github.com/riverqueue/river/riverdriver/riverpgxv5"
+
+	"github.com/singil/singil/billing"
+	"github.com/singil/singil/migrations"
+)
+
+// product is singil with a database of its own. Its business time is virtual and stands still but where we move it, so
+// that subscriptions fall due when we say.
+type product struct {
+	*rig
+	database string
+	pool     *pgxpool.Pool
+	river    *river.Client[pgx.Tx]
+	now      time.Time
+	batches  int
+	prefix   string // of the names of the last batch
+	seeded   int64
+}
+
+const planLine = `{"type":"plan","external_id":"bench","name":"Bench","amount_minor":49900,"currency":"PHP","interval":"month","interval_count":1}`
+
+func newProduct(ctx context.Context, r *rig, database string) (*product, error) {
+	p := &product{rig: r, database: database, now: time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)}
+	var err error
+	if p.pool, err = r.database(ctx, database); err != nil {
+		return nil, err
+	}
+	if err := migrations.Up(ctx, r.pg.DSN(database), slog.New(slog.DiscardHandler)); err != nil {
+		return nil, err
+	}
+	if p.river, err = river.NewClient(riverpgxv5.New(p.pool), &river.Config{Schema: migrations.RiverSchema}); err != nil {
+		return nil, err
+	}
+	err = pgx.BeginFunc(ctx, p.pool, func(tx pgx.Tx) error {
+		if err := billing.Bind(ctx, tx, billing.EnvironmentDev, false); err != nil {
+			return err
+		}
+		// A day's budget that does not run out.
+		_, err := tx.Exec(ctx, `UPDATE singil.instance SET day_max_count = 2000000000, day_max_minor = 1000000000000000`)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	_, err = billing.Import(ctx, p.pool, strings.NewReader(planLine), billing.ImportOptions{Now: p.now, Actor: "bench", Source: "bench"})
+	if err != nil {
+		return nil, err
+	}
+	return p, p.moveClock(ctx)
+}
+
+func (p *product) name() string                { return "singil" }
+func (p *product) books() *pgxpool.Pool        { return p.pool }
+func (p *product) jobs() *river.Client[pgx.Tx] { return p.river }
+func (p *product) queue() string               { return "charge" }
+func (p *product) close()                      { p.pool.Close() }
+
+// start returns when the daemon runs.
+func (p *product) start(ctx context.Context) (*process, error) {
+	return p.daemon(ctx, "PAYMONGO_RATE=inf")
+}
+
+var listens = regexp.MustCompile(`"msg":"running","listen":"([^"]+)"`)
+
+// daemon starts singil run with further settings.
+func (p *product) daemon(ctx context.Context, settings ...string) (*process, error) {
+	env := append([]string{
+		"DATABASE_URL=" + p.pg.DSN(p.database), "PAYMONGO_BASE_URL=" + p.provider + "/v1", "PAYMONGO_SECRET_KEY=sk_test_bench",
+		"SINGIL_LISTEN=127.0.0.1:0", "SINGIL_WATCH=false", "PPROF_DIR=" + p.options.profiles,
+	}, settings...)
+	daemon, err := p.launch("singil", p.singil, []string{"run"}, env)
+	if err != nil {
+		return nil, err
+	}
+	_, err = daemon.says(ctx, listens)
+	return daemon, err
+}
+
+// One customer with one card and one subscription, n times. The ids are as version 7 makes them: the beginning rises, and
+// the rest is noise.
+var sqlSeed = []string{
+	`INSERT INTO singil.customers (id, external_id, provider_customer_id, name, email)
+	SELECT id, name, 'cus_' || name, 'Customer ' || i, 'customer' || i || '@example.com' FROM seed`,
+	`INSERT INTO singil.payment_methods (id, customer_id, provider_payment_method_id, brand, last4, exp_month, exp_year)
+	SELECT id, id, 'pm_' || name, 'visa', '4345', 12, 2040 FROM seed`,
+	`INSERT INTO singil.subscriptions (id, external_id, customer_id, plan_id, status, amount_minor, currency, interval_unit, interval_count,
+	                                   anchor_at, time_zone, next_period_no, next_due_at, bill_from, dunning, catch_up)
+	SELECT seed.id, seed.name, seed.id, p.id, 'active', p.amount_minor, p.currency, p.interval_unit, p.interval_count,
+	       $1, 'Asia/Manila', 0, $1, $1, p.dunning, p.catch_up
+	FROM seed CROSS JOIN singil.plans p`,
+}
+
+const sqlSeedIDs = `
+CREATE TEMP TABLE seed ON COMMIT DROP AS
+SELECT i, $3 || i AS name,
+       (lpad(to_hex($1::bigint + i), 12, '0') || '7' || substr(md5($3 || i), 1, 3) || '8' || substr(md5($3 || i), 4, 15))::uuid AS id
+FROM generate_series(1, $2::int) AS i`
+
+// subscribe adds n subscriptions whose first period begins at a business time.
+func (p *product) subscribe(ctx context.Context, n int, due time.Time) error {
+	p.batches++
+	p.prefix = fmt.Sprintf("b%04d-", p.batches)
+	err := pgx.BeginFunc(ctx, p.pool, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, sqlSeedIDs, 1_700_000_000_000+p.seeded, n, p.prefix); err != nil {
+			return err
+		}
+		for i, sql := range sqlSeed {
+			args := []any{due}
+			if i < len(sqlSeed)-1 {
+				args = nil
+			}
+			if _, err := tx.Exec(ctx, sql, args...); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("add %d subscriptions: %w", n, err)
+	}
+	p.seeded += int64(n)
+	_, err = p.pool.Exec(ctx, "VACUUM (ANALYZE)")
+	return err
+}
+
+func (p *product) moveClock(ctx context.Context) error {
+	return pgx.BeginFunc(ctx, p.pool, func(tx pgx.Tx) error { return billing.SetVirtualClock(ctx, tx, p.now) })
+}
+
+// prepare has n subscriptions fall due. A daemon that runs opens their invoices and enqueues their charges.
+func (p *product) prepare(ctx context.Context, n int) error {
+	p.now = p.now.Add(time.Hour)
+	if err := p.subscribe(ctx, n, p.now); err != nil {
+		return err
+	}
+	return p.moveClock(ctx)
+}
+
+const sqlEnqueued = `SELECT count(*) FROM singil.invoices WHERE status = 'open' AND claimed`
+
+func (p *product) enqueued(ctx context.Context) (n int, err error) {
+	err = p.pool.QueryRow(ctx, sqlEnqueued).Scan(&n)
+	return n, err
+}
+
+const sqlNothingOpen = `SELECT NOT EXISTS (SELECT FROM singil.invoices WHERE status = 'open')`
+
+func (p *product) nothingOpen(ctx context.Context) (yes bool, err error) {
+	err = p.pool.QueryRow(ctx, sqlNothingOpen).Scan(&yes)
+	return yes, err
+}
+
+const sqlPaid = `
+SELECT i.id::text, i.payment_id, i.amount_minor
+FROM singil.invoices i JOIN singil.subscriptions s ON s.id = i.subscription_id
+WHERE s.external_id LIKE $1 || '%' AND i.status = 'paid'`
+
+func (p *product) paid(ctx context.Context) (pgx.Rows, error) {
+	return p.pool.Query(ctx, sqlPaid, p.prefix)
+}

@@ -1,0 +1,248 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/riverqueue/river"
+
+	"github.com/singil/singil/bench/stub"
+)
+
+// contender is a billing worker that can be measured: singil, or the textbook's.
+type contender interface {
+	name() string
+	// start returns when the worker runs.
+	start(ctx context.Context) (*process, error)
+	// prepare has n more invoices wait to be charged; enqueued tells for how many there is a job by now.
+	prepare(ctx context.Context, n int) error
+	enqueued(ctx context.Context) (int, error)
+	nothingOpen(ctx context.Context) (bool, error)
+	// paid is what the books have of the last prepare: invoice, payment, amount.
+	paid(ctx context.Context) (pgx.Rows, error)
+
+	books() *pgxpool.Pool
+	jobs() *river.Client[pgx.Tx]
+	queue() string
+}
+
+// Charges is what one round of charging came to.
+type Charges struct {
+	Side      string  `json:"side"`
+	LatencyMS int64   `json:"latency_ms"`
+	Processes int     `json:"processes"`
+	Charges   int     `json:"charges"`
+	Seconds   float64 `json:"seconds"` // from the first job that may be fetched to the last invoice that is paid, durable
+	PerSecond float64 `json:"per_second"`
+
+	WorkerCPU    float64 `json:"worker_cpu_seconds_per_1000"`
+	PostgresCPU  float64 `json:"postgres_cpu_seconds_per_1000"`
+	Transactions float64 `json:"transactions_per_charge"`
+	Writes       float64 `json:"writing_transactions_per_charge"`
+	WAL          float64 `json:"wal_bytes_per_charge"`
+	PeakBytes    int64   `json:"peak_memory_bytes"`   // of one process, while it charges
+	EnqueuedIn   float64 `json:"enqueued_in_seconds"` // before that; of singil also opening the invoices
+
+	Calls stub.Counts `json:"calls"`
+}
+
+// warmUp is how many charges come before those that count.
+const warmUp = 1000
+
+// round charges n invoices, whose jobs are there when the clock begins. It is an error if the books and the provider's
+// ledger then differ in anything.
+func (r *rig) round(ctx context.Context, c contender, n, processes int, latency time.Duration) (_ Charges, err error) {
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("charge %d invoices with %s: %w", n, c.name(), err)
+		}
+	}()
+	var workers []*process
+	defer func() {
+		for _, w := range workers {
+			err = errors.Join(err, w.stop())
+		}
+	}()
+	for range processes {
+		w, err := c.start(ctx)
+		if err != nil {
+			return Charges{}, err
+		}
+		workers = append(workers, w)
+	}
+	if err := r.resetProvider(ctx, 0); err != nil {
+		return Charges{}, err
+	}
+	if err := c.prepare(ctx, min(n, warmUp)); err != nil {
+		return Charges{}, err
+	}
+	if err := r.charged(ctx, c, min(n, warmUp), 0); err != nil {
+		return Charges{}, fmt.Errorf("warm up: %w", err)
+	}
+
+	prepared, err := r.makeWait(ctx, c, n)
+	if err != nil {
+		return Charges{}, err
+	}
+	if err := r.resetProvider(ctx, latency); err != nil {
+		return Charges{}, err
+	}
+	if _, err := r.admin.Exec(ctx, "CHECKPOINT"); err != nil {
+		return Charges{}, err
+	}
+	for _, w := range workers {
+		if err := forgetPeak(w.pid()); err != nil {
+			return Charges{}, err
+		}
+	}
+	commits, err := transactions(ctx, c.books())
+	if err != nil {
+		return Charges{}, err
+	}
+	r.profile(c, workers)
+	before, err := r.usage(ctx, workers)
+	if err != nil {
+		return Charges{}, err
+	}
+	if err := c.jobs().QueueResume(ctx, c.queue(), nil); err != nil {
+		return Charges{}, err
+	}
+	if err := r.charged(ctx, c, n, latency); err != nil {
+		return Charges{}, err
+	}
+	after, err := r.usage(ctx, workers)
+	if err != nil {
+		return Charges{}, err
+	}
+	r.profile(c, workers)
+
+	took, count := after.at.Sub(before.at).Seconds(), float64(n)
+	result := Charges{
+		Side: c.name(), LatencyMS: latency.Milliseconds(), Processes: processes, Charges: n, Seconds: took, PerSecond: count / took,
+		WorkerCPU: (after.workers - before.workers).Seconds() / count * 1000, PostgresCPU: (after.postgres - before.postgres).Seconds() / count * 1000,
+		Writes: float64(after.writes-before.writes) / count, WAL: float64(after.wal-before.wal) / count, EnqueuedIn: prepared.Seconds(),
+	}
+	for _, w := range workers {
+		peak, err := peakMemory(w.pid())
+		if err != nil {
+			return Charges{}, err
+		}
+		result.PeakBytes = max(result.PeakBytes, peak)
+	}
+	for _, w := range workers {
+		if err := w.stop(); err != nil {
+			return Charges{}, err
+		}
+	}
+	workers = nil
+	// Backends tell what they have committed once a second, and when they end.
+	committed, err := transactions(ctx, c.books())
+	if err != nil {
+		return Charges{}, err
+	}
+	result.Transactions = float64(committed-commits) / count
+	if result.Calls, err = r.calls(ctx); err != nil {
+		return Charges{}, err
+	}
+	return result, r.compare(ctx, c, n)
+}
+
+// makeWait has n jobs wait in a queue that is paused. It tells how long they took to get there.
+func (r *rig) makeWait(ctx context.Context, c contender, n int) (time.Duration, error) {
+	if err := c.jobs().QueuePause(ctx, c.queue(), nil); err != nil {
+		return 0, err
+	}
+	// Workers hear of it at once, but do not say so.
+	select {
+	case <-time.After(300 * time.Millisecond):
+	case <-ctx.Done():
+		return 0, ctx.Err()
+	}
+	if err := r.resetProvider(ctx, 0); err != nil {
+		return 0, err
+	}
+	if err := c.prepare(ctx, n); err != nil {
+		return 0, err
+	}
+	began := time.Now()
+	err := until(ctx, 20*time.Millisecond, 10*time.Minute, func() (bool, error) {
+		there, err := c.enqueued(ctx)
+		return there >= n, err
+	})
+	if err != nil {
+		return 0, fmt.Errorf("enqueue %d jobs: %w", n, err)
+	}
+	took := time.Since(began)
+	calls, err := r.calls(ctx)
+	if err == nil && calls.Creates > 0 {
+		err = errors.New("the queue was paused, and jobs were worked")
+	}
+	return took, err
+}
+
+// charged waits until n payments were taken, and then until all of it is in the books.
+func (r *rig) charged(ctx context.Context, c contender, n int, latency time.Duration) error {
+	patience := 2*time.Minute + time.Duration(n)*(time.Millisecond+latency/20)
+	var calls stub.Counts
+	err := until(ctx, 5*time.Millisecond, patience, func() (bool, error) {
+		var err error
+		calls, err = r.calls(ctx)
+		return calls.Paid >= int64(n), err
+	})
+	if err != nil {
+		return fmt.Errorf("%d of %d are paid: %w", calls.Paid, n, err)
+	}
+	if err := until(ctx, time.Millisecond, patience, func() (bool, error) { return c.nothingOpen(ctx) }); err != nil {
+		return fmt.Errorf("all are paid, and not in the books: %w", err)
+	}
+	return nil
+}
+
+// compare holds the books against the provider's ledger: n invoices, each paid exactly once, in both the same.
+func (r *rig) compare(ctx context.Context, c contender, n int) error {
+	ledger, err := r.ledger(ctx)
+	if err != nil {
+		return err
+	}
+	taken := make(map[string]stub.Payment, len(ledger))
+	for _, p := range ledger {
+		if first, twice := taken[p.Invoice]; twice {
+			return fmt.Errorf("invoice %s was paid twice: %s and %s", p.Invoice, first.Payment, p.Payment)
+		}
+		taken[p.Invoice] = p
+	}
+	rows, err := c.paid(ctx)
+	if err != nil {
+		return err
+	}
+	var p stub.Payment
+	inBooks := 0
+	_, err = pgx.ForEachRow(rows, []any{&p.Invoice, &p.Payment, &p.Amount}, func() error {
+		inBooks++
+		if taken[p.Invoice] != p {
+			return fmt.Errorf("the books have %+v, and the ledger %+v", p, taken[p.Invoice])
+		}
+		return nil
+	})
+	if err == nil && (inBooks != n || len(ledger) != n) {
+		err = fmt.Errorf("of %d invoices %d are paid in the books and %d in the ledger", n, inBooks, len(ledger))
+	}
+	return err
+}
+
+// profile begins or ends the CPU profile of a singil that was built for it.
+func (r *rig) profile(c contender, workers []*process) {
+	if _, ours := c.(*product); !ours || r.options.profiles == "" {
+		return
+	}
+	for _, w := range workers {
+		_ = w.cmd.Process.Signal(syscall.SIGUSR1) // its end is noticed elsewhere
+	}
+	r.log.Info("profile", "directory", filepath.Clean(r.options.profiles))
+}
