@@ -17,6 +17,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/riverqueue/river"
 	"github.com/riverqueue/river/riverdriver/riverpgxv5"
@@ -169,44 +170,52 @@ func runEmptyJobs(ctx context.Context) error {
 	if err := client.Start(ctx); err != nil {
 		return err
 	}
-	var took ceiling
-	for _, n := range []int{min(n, warmUp), n} {
-		if err := client.QueuePause(ctx, river.QueueDefault, nil); err != nil {
-			return err
-		}
-		for left := n; left > 0; left -= 10_000 {
-			jobs := make([]river.InsertManyParams, min(left, 10_000))
-			for i := range jobs {
-				jobs[i].Args = emptyArgs{}
-			}
-			if _, err := client.InsertManyFast(ctx, jobs); err != nil {
-				return err
-			}
-		}
-		if _, err := pool.Exec(ctx, "VACUUM (ANALYZE)"); err != nil {
-			return err
-		}
-		worker.worked.Store(0)
-		began, cpu := time.Now(), ownCPU()
-		if err := client.QueueResume(ctx, river.QueueDefault, nil); err != nil {
-			return err
-		}
-		err := until(ctx, time.Millisecond, 5*time.Minute, func() (yes bool, err error) {
-			if worker.worked.Load() < int64(n) {
-				return false, nil
-			}
-			err = pool.QueryRow(ctx, `SELECT NOT EXISTS (SELECT FROM river_job WHERE state IN ('available', 'running'))`).Scan(&yes)
-			return yes, err
-		})
-		if err != nil {
-			return err
-		}
-		took = ceiling{Charges: n, Seconds: time.Since(began).Seconds(), CPU: (ownCPU() - cpu).Seconds()}
+	if _, err := worker.work(ctx, client, pool, min(n, warmUp), false); err != nil {
+		return err
 	}
-	if err := client.Stop(ctx); err != nil {
+	took, err := worker.work(ctx, client, pool, n, true)
+	if err := errors.Join(err, client.Stop(ctx)); err != nil {
 		return err
 	}
 	return tell(took)
+}
+
+// work works n jobs. With wait all of them are there when the clock begins.
+func (w *emptyWorker) work(ctx context.Context, client *river.Client[pgx.Tx], pool *pgxpool.Pool, n int, wait bool) (took ceiling, err error) {
+	w.worked.Store(0)
+	if wait {
+		if err := pause(ctx, client, river.QueueDefault); err != nil {
+			return took, err
+		}
+	}
+	for left := n; left > 0; left -= 10_000 {
+		jobs := make([]river.InsertManyParams, min(left, 10_000))
+		for i := range jobs {
+			jobs[i].Args = emptyArgs{}
+		}
+		if _, err := client.InsertManyFast(ctx, jobs); err != nil {
+			return took, err
+		}
+	}
+	if wait {
+		if _, err := pool.Exec(ctx, "VACUUM (ANALYZE)"); err != nil {
+			return took, err
+		}
+	}
+	began, cpu := time.Now(), ownCPU()
+	if wait {
+		if err := client.QueueResume(ctx, river.QueueDefault, nil); err != nil {
+			return took, err
+		}
+	}
+	err = until(ctx, time.Millisecond, 5*time.Minute, func() (yes bool, err error) {
+		if w.worked.Load() < int64(n) {
+			return false, nil
+		}
+		err = pool.QueryRow(ctx, `SELECT NOT EXISTS (SELECT FROM river_job WHERE state IN ('available', 'running'))`).Scan(&yes)
+		return yes, err
+	})
+	return ceiling{Charges: n, Seconds: time.Since(began).Seconds(), CPU: (ownCPU() - cpu).Seconds()}, err
 }
 
 type emptyArgs struct{}

@@ -41,12 +41,18 @@ var parts = []struct {
 	run  func(context.Context, *rig, *Report) error
 }{
 	{"charges", chargesPart},
+	{"waiting", waitingPart},
+	{"lag", lagPart},
+	{"daemons", daemonsPart},
+	{"intake", intakePart},
 }
 
 type options struct {
 	only, sides          []string
 	rounds               int
 	charges, slowCharges int
+	waiting              []int // invoices
+	dueAtOnce, imports   int
 	latencies            []time.Duration
 	profiles, report     string
 	statements           bool
@@ -106,7 +112,7 @@ func bench(ctx context.Context, args []string) (err error) {
 
 func readOptions(args []string) (o options, err error) {
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
-	only := flags.String("only", "", "measure only these `parts`: charges")
+	only := flags.String("only", "", "measure only these `parts`: charges, waiting, lag, daemons, intake")
 	sides := flags.String("sides", "", "of charges only these `sides`: singil, textbook, calls, jobs")
 	quick := flags.Bool("quick", false, "small numbers: whether it works, not how fast it is")
 	flags.IntVar(&o.rounds, "rounds", 5, "rounds of everything that is repeated")
@@ -124,6 +130,10 @@ func readOptions(args []string) (o options, err error) {
 	}
 	if *quick {
 		o.rounds, o.charges, o.slowCharges = min(o.rounds, 2), min(o.charges, 3000), min(o.slowCharges, 600)
+	}
+	o.waiting, o.dueAtOnce, o.imports = []int{10_000, 100_000, 1_000_000}, 100_000, 50_000
+	if *quick {
+		o.waiting, o.dueAtOnce, o.imports = []int{1000, 5000}, 4000, 2000
 	}
 	o.only, o.sides = words(*only), words(*sides)
 	for _, word := range words(*latency) {

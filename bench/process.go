@@ -71,6 +71,12 @@ func (p *process) stop() error {
 	return nil
 }
 
+// kill ends it whatever it does. It may have ended already.
+func (p *process) kill() {
+	_ = p.cmd.Process.Kill() // it may have ended
+	<-p.ended
+}
+
 // says waits until its log matches, and gives the first group of the match.
 func (p *process) says(ctx context.Context, pattern *regexp.Regexp) (string, error) {
 	var said string

@@ -2,9 +2,13 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"log/slog"
+	"net/http"
 	"regexp"
+	"strconv"
 	"strings"
 	"time"
 
@@ -13,6 +17,7 @@ import (
 	"github.com/riverqueue/river"
 	"github.com/riverqueue/river/riverdriver/riverpgxv5"
 
+	"github.com/singil/singil/bench/stub"
 	"github.com/singil/singil/billing"
 	"github.com/singil/singil/migrations"
 )
@@ -24,7 +29,10 @@ type product struct {
 	database string
 	pool     *pgxpool.Pool
 	river    *river.Client[pgx.Tx]
-	now      time.Time
+	now      time.Time // business time
+	rate     float64   // PAYMONGO_RATE; 0: none
+	inFlight int       // how many charges a daemon has under way at most, as the last one says
+	address  string    // of the last daemon
 	batches  int
 	prefix   string // of the names of the last batch
 	seeded   int64
@@ -32,9 +40,13 @@ type product struct {
 
 const planLine = `{"type":"plan","external_id":"bench","name":"Bench","amount_minor":49900,"currency":"PHP","interval":"month","interval_count":1}`
 
-func newProduct(ctx context.Context, r *rig, database string) (*product, error) {
+func newProduct(ctx context.Context, r *rig, database string) (_ *product, err error) {
 	p := &product{rig: r, database: database, now: time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)}
-	var err error
+	defer func() {
+		if err != nil && p.pool != nil {
+			p.pool.Close()
+		}
+	}()
 	if p.pool, err = r.database(ctx, database); err != nil {
 		return nil, err
 	}
@@ -59,34 +71,78 @@ func newProduct(ctx context.Context, r *rig, database string) (*product, error) 
 	if err != nil {
 		return nil, err
 	}
-	return p, p.moveClock(ctx)
+	return p, p.moveClock(ctx, p.now)
 }
 
-func (p *product) name() string                { return "singil" }
+func (p *product) name() string {
+	if p.rate > 0 {
+		return "limited"
+	}
+	return "singil"
+}
+
 func (p *product) books() *pgxpool.Pool        { return p.pool }
 func (p *product) jobs() *river.Client[pgx.Tx] { return p.river }
 func (p *product) queue() string               { return "charge" }
 func (p *product) close()                      { p.pool.Close() }
 
-// start returns when the daemon runs.
-func (p *product) start(ctx context.Context) (*process, error) {
-	return p.daemon(ctx, "PAYMONGO_RATE=inf")
+// drop takes the database away, which makes room for the next. It gives the error that there was before.
+func (p *product) drop(ctx context.Context, before error) error {
+	p.pool.Close()
+	if before != nil {
+		return before // its daemon may still be there
+	}
+	_, err := p.admin.Exec(ctx, "DROP DATABASE "+pgx.Identifier{p.database}.Sanitize()+" WITH (FORCE)")
+	return err
 }
 
-var listens = regexp.MustCompile(`"msg":"running","listen":"([^"]+)"`)
+func (p *product) start(ctx context.Context) (*process, error) { return p.daemon(ctx) }
 
-// daemon starts singil run with further settings.
+var (
+	listens    = regexp.MustCompile(`"msg":"running","listen":"([^"]+)"`)
+	maxWorkers = regexp.MustCompile(`(?m)^singil_workers_max\{queue="charge"\} (\d+)$`)
+)
+
+// daemon starts singil run with further settings, and returns when it runs.
 func (p *product) daemon(ctx context.Context, settings ...string) (*process, error) {
+	rate := "inf"
+	if p.rate > 0 {
+		rate = fmt.Sprint(p.rate)
+	}
 	env := append([]string{
-		"DATABASE_URL=" + p.pg.DSN(p.database), "PAYMONGO_BASE_URL=" + p.provider + "/v1", "PAYMONGO_SECRET_KEY=sk_test_bench",
+		"PAYMONGO_RATE=" + rate, "DATABASE_URL=" + p.pg.DSN(p.database), "PAYMONGO_BASE_URL=" + p.provider + "/v1", "PAYMONGO_SECRET_KEY=sk_test_bench",
 		"SINGIL_LISTEN=127.0.0.1:0", "SINGIL_WATCH=false", "PPROF_DIR=" + p.options.profiles,
 	}, settings...)
 	daemon, err := p.launch("singil", p.singil, []string{"run"}, env)
 	if err != nil {
 		return nil, err
 	}
-	_, err = daemon.says(ctx, listens)
-	return daemon, err
+	if p.address, err = daemon.says(ctx, listens); err != nil {
+		return nil, err
+	}
+	return daemon, p.readLimit(ctx)
+}
+
+func (p *product) readLimit(ctx context.Context) (err error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+p.address+"/metrics", nil)
+	if err != nil {
+		return err
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, resp.Body.Close()) }()
+	content, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return err
+	}
+	limit := maxWorkers.FindSubmatch(content)
+	if limit == nil {
+		return errors.New("singil does not tell how many charges it has under way at most")
+	}
+	p.inFlight, err = strconv.Atoi(string(limit[1]))
+	return err
 }
 
 // One customer with one card and one subscription, n times. The ids are as version 7 makes them: the beginning rises, and
@@ -99,30 +155,26 @@ var sqlSeed = []string{
 	`INSERT INTO singil.subscriptions (id, external_id, customer_id, plan_id, status, amount_minor, currency, interval_unit, interval_count,
 	                                   anchor_at, time_zone, next_period_no, next_due_at, bill_from, dunning, catch_up)
 	SELECT seed.id, seed.name, seed.id, p.id, 'active', p.amount_minor, p.currency, p.interval_unit, p.interval_count,
-	       $1, 'Asia/Manila', 0, $1, $1, p.dunning, p.catch_up
+	       seed.due, 'Asia/Manila', 0, seed.due, seed.due, p.dunning, p.catch_up
 	FROM seed CROSS JOIN singil.plans p`,
 }
 
 const sqlSeedIDs = `
 CREATE TEMP TABLE seed ON COMMIT DROP AS
-SELECT i, $3 || i AS name,
+SELECT i, $3 || i AS name, $4::timestamptz + ($5::timestamptz - $4) * (i::float8 / $2::int) AS due,
        (lpad(to_hex($1::bigint + i), 12, '0') || '7' || substr(md5($3 || i), 1, 3) || '8' || substr(md5($3 || i), 4, 15))::uuid AS id
 FROM generate_series(1, $2::int) AS i`
 
-// subscribe adds n subscriptions whose first period begins at a business time.
-func (p *product) subscribe(ctx context.Context, n int, due time.Time) error {
+// subscribe adds n subscriptions whose first periods begin between two business times.
+func (p *product) subscribe(ctx context.Context, n int, first, last time.Time) error {
 	p.batches++
 	p.prefix = fmt.Sprintf("b%04d-", p.batches)
 	err := pgx.BeginFunc(ctx, p.pool, func(tx pgx.Tx) error {
-		if _, err := tx.Exec(ctx, sqlSeedIDs, 1_700_000_000_000+p.seeded, n, p.prefix); err != nil {
+		if _, err := tx.Exec(ctx, sqlSeedIDs, 1_700_000_000_000+p.seeded, n, p.prefix, first, last); err != nil {
 			return err
 		}
-		for i, sql := range sqlSeed {
-			args := []any{due}
-			if i < len(sqlSeed)-1 {
-				args = nil
-			}
-			if _, err := tx.Exec(ctx, sql, args...); err != nil {
+		for _, sql := range sqlSeed {
+			if _, err := tx.Exec(ctx, sql); err != nil {
 				return err
 			}
 		}
@@ -136,24 +188,28 @@ func (p *product) subscribe(ctx context.Context, n int, due time.Time) error {
 	return err
 }
 
-func (p *product) moveClock(ctx context.Context) error {
-	return pgx.BeginFunc(ctx, p.pool, func(tx pgx.Tx) error { return billing.SetVirtualClock(ctx, tx, p.now) })
+func (p *product) moveClock(ctx context.Context, to time.Time) error {
+	p.now = to
+	return pgx.BeginFunc(ctx, p.pool, func(tx pgx.Tx) error { return billing.SetVirtualClock(ctx, tx, to) })
 }
 
 // prepare has n subscriptions fall due. A daemon that runs opens their invoices and enqueues their charges.
 func (p *product) prepare(ctx context.Context, n int) error {
-	p.now = p.now.Add(time.Hour)
-	if err := p.subscribe(ctx, n, p.now); err != nil {
+	due := p.now.Add(time.Hour)
+	if err := p.subscribe(ctx, n, due, due); err != nil {
 		return err
 	}
-	return p.moveClock(ctx)
+	return p.moveClock(ctx, due)
 }
 
-const sqlEnqueued = `SELECT count(*) FROM singil.invoices WHERE status = 'open' AND claimed`
+// What has a job has its next attempt behind the job's lease.
+const sqlEnqueued = `
+SELECT NOT EXISTS (SELECT FROM singil.subscriptions WHERE next_due_at <= $1)
+   AND NOT EXISTS (SELECT FROM singil.invoices WHERE status = 'open' AND next_attempt_at <= $1)`
 
-func (p *product) enqueued(ctx context.Context) (n int, err error) {
-	err = p.pool.QueryRow(ctx, sqlEnqueued).Scan(&n)
-	return n, err
+func (p *product) enqueued(ctx context.Context) (yes bool, err error) {
+	err = p.pool.QueryRow(ctx, sqlEnqueued, p.now).Scan(&yes)
+	return yes, err
 }
 
 const sqlNothingOpen = `SELECT NOT EXISTS (SELECT FROM singil.invoices WHERE status = 'open')`
@@ -168,6 +224,10 @@ SELECT i.id::text, i.payment_id, i.amount_minor
 FROM singil.invoices i JOIN singil.subscriptions s ON s.id = i.subscription_id
 WHERE s.external_id LIKE $1 || '%' AND i.status = 'paid'`
 
-func (p *product) paid(ctx context.Context) (pgx.Rows, error) {
-	return p.pool.Query(ctx, sqlPaid, p.prefix)
+func (p *product) paid(ctx context.Context) ([]stub.Payment, error) {
+	rows, err := p.pool.Query(ctx, sqlPaid, p.prefix)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, pgx.RowToStructByPos[stub.Payment])
 }

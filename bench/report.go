@@ -28,6 +28,11 @@ type Report struct {
 	PostgreSQL string            `json:"postgresql"`
 	Settings   map[string]string `json:"postgresql_settings"`
 	Charges    []Charges         `json:"charges,omitempty"`
+	Waiting    []Waiting         `json:"waiting,omitempty"`
+	Delays     *Delays           `json:"delays,omitempty"`
+	Daemons    []Charges         `json:"daemons,omitempty"`
+	Deadlocks  int64             `json:"deadlocks_of_several_daemons"`
+	Intake     *Intake           `json:"intake,omitempty"`
 	Statements []Statement       `json:"statements,omitempty"`
 	Targets    []Target          `json:"targets,omitempty"`
 }
@@ -149,7 +154,7 @@ func (r row) of(figure func(Charges) float64) spread {
 func (r row) perSecond() spread { return r.of(func(c Charges) float64 { return c.PerSecond }) }
 
 var sideNames = map[string]string{
-	"singil": "singil", "textbook": "textbook River worker", "calls": "ceiling: two HTTP calls", "jobs": "ceiling: empty River jobs",
+	"singil": "singil", "limited": "singil, limited to 400 calls/s", "textbook": "textbook River worker", "calls": "ceiling: two HTTP calls", "jobs": "ceiling: empty River jobs",
 }
 
 // write is the report as a person reads it.
@@ -170,6 +175,10 @@ func (r *Report) write(out io.Writer) error {
 	if len(r.Charges) > 0 {
 		writeCharges(w, r.Charges)
 	}
+	writeWaiting(w, r.Waiting)
+	writeDelays(w, r.Delays)
+	writeDaemons(w, r.Daemons, r.Deadlocks)
+	writeIntake(w, r.Intake)
 	writeStatements(w, r.Statements)
 	return w.Flush()
 }
@@ -188,11 +197,15 @@ func writeCharges(w io.Writer, all []Charges) {
 From the moment the jobs may be fetched to the last invoice that is paid and durable. After each round the books were
 compared with the provider's ledger: every invoice paid exactly once. CPU is in seconds per 1,000 charges.
 
-| | latency | rounds of | charges/s | CPU worker | CPU PostgreSQL | transactions | of those writing | WAL bytes | peak memory |
-|---|---|---|---|---|---|---|---|---|---|
+| | latency | rounds of | charges/s | its own limit | CPU worker | CPU PostgreSQL | transactions | of those writing | WAL bytes | peak memory |
+|---|---|---|---|---|---|---|---|---|---|---|
 `)
 	for _, r := range rowsOf(all) {
-		fmt.Fprintf(w, "| %s | %d ms | %d | %s | %s |", sideNames[r.side], r.latency, r.rounds[0].Charges, r.perSecond().figure(0),
+		limit := ""
+		if allowed := r.rounds[0].Allowed; allowed > 0 {
+			limit = number(allowed, 0)
+		}
+		fmt.Fprintf(w, "| %s | %d ms | %d | %s | %s | %s |", sideNames[r.side], r.latency, r.rounds[0].Charges, r.perSecond().figure(0), limit,
 			r.of(func(c Charges) float64 { return c.WorkerCPU }).figure(2))
 		if r.side == "calls" || r.side == "jobs" {
 			fmt.Fprintf(w, " | | | | |\n")

@@ -28,7 +28,7 @@ import (
 // it is acknowledged.
 var postgresSettings = map[string]string{
 	"fsync": "on", "synchronous_commit": "on", "full_page_writes": "on",
-	"shared_buffers": "1GB", "max_wal_size": "8GB", "checkpoint_timeout": "15min", "max_connections": "200",
+	"shared_buffers": "1GB", "max_wal_size": "8GB", "checkpoint_timeout": "15min", "max_connections": "300",
 }
 
 // rig is what every part measures on: one PostgreSQL, one provider, and singil as it is built from this tree.
@@ -43,8 +43,9 @@ type rig struct {
 	admin    *pgxpool.Pool
 	log      *slog.Logger
 
-	processes []*process
-	started   int
+	statements []Statement
+	processes  []*process
+	started    int
 }
 
 func openRig(ctx context.Context, o options, log *slog.Logger) (_ *rig, err error) {
@@ -104,7 +105,11 @@ func (r *rig) build(ctx context.Context) error {
 func (r *rig) close() error {
 	var errs []error
 	for _, p := range slices.Backward(r.processes) {
-		errs = append(errs, p.stop())
+		select {
+		case <-p.ended: // whoever wanted to know has looked
+		default:
+			errs = append(errs, p.stop())
+		}
 	}
 	if r.admin != nil {
 		r.admin.Close()

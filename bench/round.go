@@ -20,12 +20,12 @@ type contender interface {
 	name() string
 	// start returns when the worker runs.
 	start(ctx context.Context) (*process, error)
-	// prepare has n more invoices wait to be charged; enqueued tells for how many there is a job by now.
+	// prepare has n more invoices wait to be charged; enqueued tells whether there is a job for each by now.
 	prepare(ctx context.Context, n int) error
-	enqueued(ctx context.Context) (int, error)
+	enqueued(ctx context.Context) (bool, error)
 	nothingOpen(ctx context.Context) (bool, error)
-	// paid is what the books have of the last prepare: invoice, payment, amount.
-	paid(ctx context.Context) (pgx.Rows, error)
+	// paid is what the books have of the last prepare.
+	paid(ctx context.Context) ([]stub.Payment, error)
 
 	books() *pgxpool.Pool
 	jobs() *river.Client[pgx.Tx]
@@ -40,6 +40,7 @@ type Charges struct {
 	Charges   int     `json:"charges"`
 	Seconds   float64 `json:"seconds"` // from the first job that may be fetched to the last invoice that is paid, durable
 	PerSecond float64 `json:"per_second"`
+	Allowed   float64 `json:"allowed_per_second,omitempty"` // by the rate limit, or by how many may be under way at once
 
 	WorkerCPU    float64 `json:"worker_cpu_seconds_per_1000"`
 	PostgresCPU  float64 `json:"postgres_cpu_seconds_per_1000"`
@@ -105,6 +106,9 @@ func (r *rig) round(ctx context.Context, c contender, n, processes int, latency 
 	if err != nil {
 		return Charges{}, err
 	}
+	if err := r.forgetStatements(ctx, c); err != nil {
+		return Charges{}, err
+	}
 	r.profile(c, workers)
 	before, err := r.usage(ctx, workers)
 	if err != nil {
@@ -121,6 +125,9 @@ func (r *rig) round(ctx context.Context, c contender, n, processes int, latency 
 		return Charges{}, err
 	}
 	r.profile(c, workers)
+	if err := r.noteStatements(ctx, c); err != nil {
+		return Charges{}, err
+	}
 
 	took, count := after.at.Sub(before.at).Seconds(), float64(n)
 	result := Charges{
@@ -141,6 +148,7 @@ func (r *rig) round(ctx context.Context, c contender, n, processes int, latency 
 		}
 	}
 	workers = nil
+	result.Allowed = allowed(c, latency)
 	// Backends tell what they have committed once a second, and when they end.
 	committed, err := transactions(ctx, c.books())
 	if err != nil {
@@ -155,14 +163,8 @@ func (r *rig) round(ctx context.Context, c contender, n, processes int, latency 
 
 // makeWait has n jobs wait in a queue that is paused. It tells how long they took to get there.
 func (r *rig) makeWait(ctx context.Context, c contender, n int) (time.Duration, error) {
-	if err := c.jobs().QueuePause(ctx, c.queue(), nil); err != nil {
+	if err := pause(ctx, c.jobs(), c.queue()); err != nil {
 		return 0, err
-	}
-	// Workers hear of it at once, but do not say so.
-	select {
-	case <-time.After(300 * time.Millisecond):
-	case <-ctx.Done():
-		return 0, ctx.Err()
 	}
 	if err := r.resetProvider(ctx, 0); err != nil {
 		return 0, err
@@ -171,11 +173,7 @@ func (r *rig) makeWait(ctx context.Context, c contender, n int) (time.Duration, 
 		return 0, err
 	}
 	began := time.Now()
-	err := until(ctx, 20*time.Millisecond, 10*time.Minute, func() (bool, error) {
-		there, err := c.enqueued(ctx)
-		return there >= n, err
-	})
-	if err != nil {
+	if err := until(ctx, 20*time.Millisecond, 10*time.Minute, func() (bool, error) { return c.enqueued(ctx) }); err != nil {
 		return 0, fmt.Errorf("enqueue %d jobs: %w", n, err)
 	}
 	took := time.Since(began)
@@ -184,6 +182,20 @@ func (r *rig) makeWait(ctx context.Context, c contender, n int) (time.Duration, 
 		err = errors.New("the queue was paused, and jobs were worked")
 	}
 	return took, err
+}
+
+// pause pauses a queue. Workers must have worked before: while they start they may miss it. They hear of it at once, but
+// do not say so.
+func pause(ctx context.Context, client *river.Client[pgx.Tx], queue string) error {
+	if err := client.QueuePause(ctx, queue, nil); err != nil {
+		return err
+	}
+	select {
+	case <-time.After(300 * time.Millisecond):
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // charged waits until n payments were taken, and then until all of it is in the books.
@@ -204,12 +216,34 @@ func (r *rig) charged(ctx context.Context, c contender, n int, latency time.Dura
 	return nil
 }
 
-// compare holds the books against the provider's ledger: n invoices, each paid exactly once, in both the same.
+// allowed is how many charges a second singil lets itself make: each is two calls. 0: nothing limits it.
+func allowed(c contender, latency time.Duration) float64 {
+	p, ours := c.(*product)
+	if !ours || latency == 0 {
+		return 0
+	}
+	most := float64(p.inFlight) / (2 * latency.Seconds())
+	if p.rate > 0 {
+		most = min(most, p.rate/2)
+	}
+	return most
+}
+
+// compare holds the books against the provider's ledger.
 func (r *rig) compare(ctx context.Context, c contender, n int) error {
 	ledger, err := r.ledger(ctx)
 	if err != nil {
 		return err
 	}
+	books, err := c.paid(ctx)
+	if err != nil {
+		return err
+	}
+	return agree(ledger, books, n)
+}
+
+// agree is an error unless there are n invoices, each paid exactly once, in both the same.
+func agree(ledger, books []stub.Payment, n int) error {
 	taken := make(map[string]stub.Payment, len(ledger))
 	for _, p := range ledger {
 		if first, twice := taken[p.Invoice]; twice {
@@ -217,23 +251,16 @@ func (r *rig) compare(ctx context.Context, c contender, n int) error {
 		}
 		taken[p.Invoice] = p
 	}
-	rows, err := c.paid(ctx)
-	if err != nil {
-		return err
-	}
-	var p stub.Payment
-	inBooks := 0
-	_, err = pgx.ForEachRow(rows, []any{&p.Invoice, &p.Payment, &p.Amount}, func() error {
-		inBooks++
+	for _, p := range books {
 		if taken[p.Invoice] != p {
 			return fmt.Errorf("the books have %+v, and the ledger %+v", p, taken[p.Invoice])
 		}
-		return nil
-	})
-	if err == nil && (inBooks != n || len(ledger) != n) {
-		err = fmt.Errorf("of %d invoices %d are paid in the books and %d in the ledger", n, inBooks, len(ledger))
+		delete(taken, p.Invoice)
 	}
-	return err
+	if len(books) != n || len(ledger) != n {
+		return fmt.Errorf("of %d invoices %d are paid in the books and %d in the ledger", n, len(books), len(ledger))
+	}
+	return nil
 }
 
 // profile begins or ends the CPU profile of a singil that was built for it.

