@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -31,6 +32,9 @@ func TestMain(m *testing.M) {
 func TestBench(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it builds singil and charges with it")
+	}
+	if runtime.GOOS != "linux" {
+		t.Skip("CPU and memory are read from Linux's /proc")
 	}
 	r, err := openRig(t.Context(), options{
 		rounds: 1, charges: 60, slowCharges: 30, latencies: []time.Duration{0, 20 * time.Millisecond}, waiting: []int{1500}, imports: 20,

@@ -15,6 +15,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -35,7 +36,7 @@ var roles = map[string]func(context.Context) error{
 	"stub": runStub, "textbook": runTextbook, "calls": runCalls, "jobs": runEmptyJobs,
 }
 
-// parts are the subjects, in the order in which they are measured.
+// parts are the subjects, in the order in which they are measured: each a file of its own, with what it adds to the report.
 var parts = []struct {
 	name string
 	run  func(context.Context, *rig, *Report) error
@@ -119,6 +120,9 @@ func readOptions(args []string) (o options, err error) {
 	flags.IntVar(&o.charges, "n", 20_000, "charges of a round")
 	flags.IntVar(&o.slowCharges, "slow-n", 3_000, "charges of a round with a slow provider")
 	latency := flags.String("latency", "0s,300ms", "how long each call of the provider takes")
+	waiting := flags.String("waiting", "10000,100000,1000000", "how many invoices wait while memory is measured")
+	flags.IntVar(&o.dueAtOnce, "due", 100_000, "subscriptions that fall due at one instant; half of them after an outage")
+	flags.IntVar(&o.imports, "import", 50_000, "subscriptions to import, each with a customer and a card")
 	flags.StringVar(&o.profiles, "cpuprofile-dir", "", "write CPU and heap profiles of singil into this `directory`, which slows it a little")
 	flags.BoolVar(&o.statements, "statements", false, "tell what PostgreSQL spent its time on, with pg_stat_statements, which slows it a little")
 	flags.StringVar(&o.report, "report", "", "write the report to `PREFIX`.json and PREFIX.md")
@@ -129,11 +133,15 @@ func readOptions(args []string) (o options, err error) {
 		return o, fmt.Errorf("unknown argument %q", flags.Arg(0))
 	}
 	if *quick {
-		o.rounds, o.charges, o.slowCharges = min(o.rounds, 2), min(o.charges, 3000), min(o.slowCharges, 600)
+		o.rounds, o.charges, o.slowCharges, o.dueAtOnce, o.imports = 1, min(o.charges, 1500), min(o.slowCharges, 600), 1000, 1000
+		*waiting = "1200,3000"
 	}
-	o.waiting, o.dueAtOnce, o.imports = []int{10_000, 100_000, 1_000_000}, 100_000, 50_000
-	if *quick {
-		o.waiting, o.dueAtOnce, o.imports = []int{1000, 5000}, 4000, 2000
+	for _, word := range words(*waiting) {
+		n, err := strconv.Atoi(word)
+		if err != nil {
+			return o, err
+		}
+		o.waiting = append(o.waiting, n)
 	}
 	o.only, o.sides = words(*only), words(*sides)
 	for _, word := range words(*latency) {

@@ -173,7 +173,7 @@ func (r *rig) makeWait(ctx context.Context, c contender, n int) (time.Duration, 
 		return 0, err
 	}
 	began := time.Now()
-	if err := until(ctx, 20*time.Millisecond, 10*time.Minute, func() (bool, error) { return c.enqueued(ctx) }); err != nil {
+	if err := until(ctx, 20*time.Millisecond, patienceFor(n), func() (bool, error) { return c.enqueued(ctx) }); err != nil {
 		return 0, fmt.Errorf("enqueue %d jobs: %w", n, err)
 	}
 	took := time.Since(began)
@@ -198,9 +198,12 @@ func pause(ctx context.Context, client *river.Client[pgx.Tx], queue string) erro
 	}
 }
 
+// patienceFor is far more than anything takes that is done to n invoices.
+func patienceFor(n int) time.Duration { return 2*time.Minute + time.Duration(n)*3*time.Millisecond }
+
 // charged waits until n payments were taken, and then until all of it is in the books.
 func (r *rig) charged(ctx context.Context, c contender, n int, latency time.Duration) error {
-	patience := 2*time.Minute + time.Duration(n)*(time.Millisecond+latency/20)
+	patience := patienceFor(n) + time.Duration(n)*latency/20
 	var calls stub.Counts
 	err := until(ctx, 5*time.Millisecond, patience, func() (bool, error) {
 		var err error

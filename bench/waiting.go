@@ -65,7 +65,7 @@ func (r *rig) wait(ctx context.Context, database string, n int) (w Waiting, err 
 	if err := p.moveClock(ctx, due); err != nil {
 		return w, err
 	}
-	if err := until(ctx, 100*time.Millisecond, 15*time.Minute, func() (bool, error) { return p.enqueued(ctx) }); err != nil {
+	if err := until(ctx, 100*time.Millisecond, patienceFor(n), func() (bool, error) { return p.enqueued(ctx) }); err != nil {
 		return w, fmt.Errorf("enqueue: %w", err)
 	}
 	var first, opened, enqueued time.Time
