@@ -46,7 +46,7 @@ func chargesPart(ctx context.Context, r *rig, report *Report) error {
 				{"limited", func() (Charges, error) {
 					singil.rate = limitedRate
 					defer func() { singil.rate = 0 }()
-					return r.round(ctx, singil, (n+2)/3, 1, latency)
+					return r.round(ctx, singil, (n+1)/2, 1, latency)
 				}},
 				{"textbook", func() (Charges, error) { return r.round(ctx, textbook, (n+2)/3, 1, latency) }},
 				{"calls", func() (Charges, error) { return r.ceiling(ctx, "calls", n, latency, providerName+"="+r.provider) }},

@@ -43,6 +43,7 @@ var parts = []struct {
 }{
 	{"charges", chargesPart},
 	{"waiting", waitingPart},
+	// Here comes sweep, which is measured on data sets of its own.
 	{"lag", lagPart},
 	{"daemons", daemonsPart},
 	{"intake", intakePart},
@@ -56,7 +57,7 @@ type options struct {
 	dueAtOnce, imports   int
 	latencies            []time.Duration
 	profiles, report     string
-	statements           bool
+	statements, quick    bool
 }
 
 // takes tells whether a side is wanted.
@@ -115,7 +116,7 @@ func readOptions(args []string) (o options, err error) {
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	only := flags.String("only", "", "measure only these `parts`: charges, waiting, lag, daemons, intake")
 	sides := flags.String("sides", "", "of charges only these `sides`: singil, textbook, calls, jobs")
-	quick := flags.Bool("quick", false, "small numbers: whether it works, not how fast it is")
+	flags.BoolVar(&o.quick, "quick", false, "small numbers: whether it works, not how fast it is")
 	flags.IntVar(&o.rounds, "rounds", 5, "rounds of everything that is repeated")
 	flags.IntVar(&o.charges, "n", 20_000, "charges of a round")
 	flags.IntVar(&o.slowCharges, "slow-n", 3_000, "charges of a round with a slow provider")
@@ -132,7 +133,7 @@ func readOptions(args []string) (o options, err error) {
 	if flags.NArg() > 0 {
 		return o, fmt.Errorf("unknown argument %q", flags.Arg(0))
 	}
-	if *quick {
+	if o.quick {
 		o.rounds, o.charges, o.slowCharges, o.dueAtOnce, o.imports = 1, min(o.charges, 1500), min(o.slowCharges, 600), 1000, 1000
 		*waiting = "1200,3000"
 	}

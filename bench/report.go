@@ -23,6 +23,8 @@ type Report struct {
 	Took       string            `json:"took"`
 	Commit     string            `json:"commit"`
 	Machine    string            `json:"machine"`
+	Load       [2]string         `json:"load"` // before and behind: what else runs here
+	Quick      bool              `json:"quick,omitempty"`
 	Processors int               `json:"processors"`
 	Go         string            `json:"go"`
 	PostgreSQL string            `json:"postgresql"`
@@ -38,7 +40,8 @@ type Report struct {
 }
 
 func newReport(ctx context.Context, r *rig) (*Report, error) {
-	report := &Report{Began: time.Now().UTC().Truncate(time.Second), Processors: runtime.NumCPU(), Go: runtime.Version(), Machine: machine()}
+	report := &Report{Began: time.Now().UTC().Truncate(time.Second), Processors: runtime.NumCPU(), Go: runtime.Version(), Machine: machine(),
+		Load: [2]string{load()}, Quick: r.options.quick}
 	commit := exec.CommandContext(ctx, "git", "describe", "--always", "--dirty", "--abbrev=12")
 	commit.Dir = r.root
 	out, err := commit.Output()
@@ -78,9 +81,19 @@ func machine() string {
 	return strings.Join(append(facts, runtime.GOOS+"/"+runtime.GOARCH), ", ")
 }
 
+// load is how many wanted a processor in the last minute.
+func load() string {
+	content, err := os.ReadFile("/proc/loadavg")
+	if err != nil {
+		return "unknown"
+	}
+	minute, _, _ := strings.Cut(string(content), " ")
+	return minute
+}
+
 // finish holds what was measured against what is wanted.
 func (r *Report) finish() {
-	r.Took = time.Since(r.Began).Round(time.Second).String()
+	r.Took, r.Load[1] = time.Since(r.Began).Round(time.Second).String(), load()
 	r.Targets = targets(r)
 }
 
@@ -165,7 +178,11 @@ func (r *Report) write(out io.Writer) error {
 	for _, name := range slices.Sorted(maps.Keys(r.Settings)) {
 		fmt.Fprintf(w, ", %s=%s", name, r.Settings[name])
 	}
-	fmt.Fprintf(w, ".\nAll of it runs on this machine at once: the worker, PostgreSQL and the provider's stub. Medians, with the least and the most of the rounds.\n")
+	fmt.Fprintf(w, ".\nLoad %s before and %s behind. All of it runs on this machine at once: the worker, PostgreSQL and the provider's stub. "+
+		"Medians, with the least and the most of the rounds.\n", r.Load[0], r.Load[1])
+	if r.Quick {
+		fmt.Fprintf(w, "\n**Small numbers: they tell whether it works, not how fast it is.**\n")
+	}
 	if len(r.Targets) > 0 {
 		fmt.Fprintf(w, "\n## Targets\n\n| target | wanted | measured | |\n|---|---|---|---|\n")
 		for _, t := range r.Targets {

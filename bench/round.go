@@ -40,7 +40,7 @@ type Charges struct {
 	Charges   int     `json:"charges"`
 	Seconds   float64 `json:"seconds"` // from the first job that may be fetched to the last invoice that is paid, durable
 	PerSecond float64 `json:"per_second"`
-	Allowed   float64 `json:"allowed_per_second,omitempty"` // by the rate limit, or by how many may be under way at once
+	Allowed   float64 `json:"allowed_per_second,omitempty"` // by its rate limit, and by how many it has under way at most
 
 	WorkerCPU    float64 `json:"worker_cpu_seconds_per_1000"`
 	PostgresCPU  float64 `json:"postgres_cpu_seconds_per_1000"`
@@ -148,7 +148,7 @@ func (r *rig) round(ctx context.Context, c contender, n, processes int, latency 
 		}
 	}
 	workers = nil
-	result.Allowed = allowed(c, latency)
+	result.Allowed = allowed(c, n, processes, latency)
 	// Backends tell what they have committed once a second, and when they end.
 	committed, err := transactions(ctx, c.books())
 	if err != nil {
@@ -219,17 +219,20 @@ func (r *rig) charged(ctx context.Context, c contender, n int, latency time.Dura
 	return nil
 }
 
-// allowed is how many charges a second singil lets itself make: each is two calls. 0: nothing limits it.
-func allowed(c contender, latency time.Duration) float64 {
+// allowed is how many charges a second singil's own limits allow of n, each of two calls, if it takes no time itself. 0:
+// nothing limits it.
+func allowed(c contender, n, processes int, latency time.Duration) float64 {
 	p, ours := c.(*product)
 	if !ours || latency == 0 {
 		return 0
 	}
-	most := float64(p.inFlight) / (2 * latency.Seconds())
+	inFlight := p.inFlight * processes
+	turns := (n + inFlight - 1) / inFlight // each takes as long as two calls
+	least := float64(turns) * 2 * latency.Seconds()
 	if p.rate > 0 {
-		most = min(most, p.rate/2)
+		least = max(least, 2*float64(n)/p.rate+latency.Seconds()) // the last call is answered, too
 	}
-	return most
+	return float64(n) / least
 }
 
 // compare holds the books against the provider's ledger.
