@@ -88,7 +88,7 @@ func TestRaces(t *testing.T) {
 			name: "the same period",
 			each: func(i int) string { return put("invoices", own(i)) },
 			// The first of the two that is checked.
-			rules: []string{"invoices.period_billed_once", "invoices.periods_do_not_overlap", "deadlock"},
+			rules: []string{"invoices.period_billed_once", "periods_do_not_overlap", "deadlock"},
 			want:  `SELECT count(*) = 1 FROM singil.invoices WHERE period_no = 9`,
 		},
 		{
@@ -97,7 +97,7 @@ func TestRaces(t *testing.T) {
 				return put("invoices", own(i), fmt.Sprintf("period_no=%d", 20+i),
 					fmt.Sprintf("period=tstzrange('2027-01-01Z'::timestamptz + interval '%d days', '2027-02-01Z')", i))
 			},
-			rules: []string{"invoices.periods_do_not_overlap", "deadlock"},
+			rules: []string{"periods_do_not_overlap", "deadlock"},
 			want:  `SELECT count(*) = 1 FROM singil.invoices WHERE period_no >= 20`,
 		},
 		{

@@ -313,6 +313,14 @@ var constraintAttacks = []attack{
 		attack: put("invoices", "period='[2026-03-31 23:59:59.999999Z,2026-04-02Z)'"),
 	},
 	{
+		rule: "invoices.periods_do_not_overlap", name: "before the one with a lower number",
+		attack: put("invoices", "period='[2020-01-01Z,2020-02-01Z)'"),
+	},
+	{
+		rule: "invoices.periods_do_not_overlap", name: "in a snapshot that does not see the others",
+		legal: []string{"SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"}, attack: put("invoices"),
+	},
+	{
 		rule: "invoices.invoice_price", name: "the target of a foreign key: equal to the primary key", code: "23505",
 		attack: put("invoices", "id="+id(1), "period_no=8"),
 	},

@@ -37,7 +37,7 @@ GRANT UPDATE (status, next_attempt_at, claimed, waiting_for, attempt_count, firs
 GRANT UPDATE (create_failures, provider_intent_id, state, death_proof, fence, updated_at) ON singil.payment_intents TO singil_worker;
 GRANT UPDATE (state, settled_at, decline_code, payment_id, evidence) ON singil.attempts TO singil_worker;
 GRANT UPDATE (status, invoice_id, provider_intent_id, refunded_minor) ON singil.payments TO singil_worker;
-GRANT UPDATE (max_count, used_count, used_minor) ON singil.charge_budget TO singil_worker;
+GRANT UPDATE (used_count, used_minor) ON singil.charge_budget TO singil_worker;
 GRANT UPDATE (blocked_until, next_slot_at, breaker_open, breaker_reason, breaker_at) ON singil.provider_state TO singil_worker;
 GRANT UPDATE (next_try_at, tries, processed_at, result) ON singil.webhook_events TO singil_worker;
 GRANT UPDATE (next_try_at, lease, tries, failing_since, parked_at, last_error) ON singil.event_streams TO singil_worker;
