@@ -12,9 +12,9 @@ import (
 // OperatorActions are the actions in the audit log that people take.
 func OperatorActions() []string {
 	return []string{
-		"add_endpoint", "adopt_intent", "bulk_retry", "cancel_subscription", "change_plan", "close_breaker", "freeze", "import",
+		"add_endpoint", "adopt_intent", "bulk_retry", "cancel_subscription", "change_plan", "close_breaker", "create_token", "freeze", "import",
 		"mark_uncollectible", "pause_subscription", "reconcile", "refresh_payment_methods", "refund_payment", "register_webhook",
-		"remove_payment_method", "reopen_invoice", "replay_events", "replay_webhook", "resume_subscription", "retry_invoice", "set_clock",
+		"remove_payment_method", "reopen_invoice", "replay_events", "replay_webhook", "resume_subscription", "retry_invoice", "revoke_token", "set_clock",
 		"trip_breaker", "unfreeze", "unpark_subscription", "unschedule_cancel", "void_invoice",
 	}
 }

@@ -147,7 +147,7 @@ func (w *Collector) forget(ctx context.Context) (n int, err error) {
 		}
 		f, err := billing.Forget(ctx, tx, instance.Now(w.realNow()), w.forgotten.Load(), forgetAtOnce)
 		w.forgotten.Store(f.Next)
-		n = int(f.Webhooks + f.Events)
+		n = int(f.Webhooks + f.Events + f.Requests)
 		return err
 	})
 	return n, err

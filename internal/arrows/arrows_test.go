@@ -49,6 +49,7 @@ const (
 	cron       = "github.com/robfig/cron/v3"
 	env        = "github.com/caarlos0/env/v11"
 	goose      = "github.com/pressly/goose/v3"
+	huma       = "github.com/danielgtaylor/huma/v2"
 	pgx        = "github.com/jackc/pgx/v5"
 	prometheus = "github.com/prometheus/client_golang"
 	rate       = "golang.org/x/time"
@@ -70,7 +71,7 @@ var rooms = []room{
 	{
 		path:    "server",
 		rooms:   []string{"worker", "billing"},
-		modules: []string{pgx, prometheus, river},
+		modules: []string{huma, pgx, prometheus, rate, river, uuid},
 		// A webhook's whole way can be seen only here, and worker's gateway is made
 		// of a client.
 		tests: []string{"paymongo"},
