@@ -60,6 +60,7 @@ type api struct {
 	cross      *http.CrossOriginProtection
 	rates      rates
 	inFlight   chan struct{}
+	timeout    time.Duration
 	metrics    *metrics
 }
 
@@ -76,7 +77,7 @@ func New(cfg Config) http.Handler {
 func newAPI(cfg Config) *api {
 	a := &api{
 		cfg: cfg, mux: http.NewServeMux(), operations: map[string]operation{}, cross: http.NewCrossOriginProtection(),
-		inFlight: make(chan struct{}, maxInFlight),
+		inFlight: make(chan struct{}, maxInFlight), timeout: requestTimeout,
 	}
 	a.huma = humago.New(a.mux, documentConfig())
 	a.instance()
@@ -101,12 +102,12 @@ func (a *api) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	started := a.cfg.Now()
-	ctx, cancel := context.WithTimeout(r.Context(), requestTimeout)
+	ctx, cancel := context.WithTimeout(r.Context(), a.timeout)
 	defer cancel()
 	_, pattern := a.mux.Handler(r)
 	op := a.operations[pattern]
-	known := &request{op: op}
-	r = r.WithContext(context.WithValue(ctx, requestKey{}, known))
+	asked := &request{op: op}
+	r = r.WithContext(context.WithValue(ctx, requestKey{}, asked))
 
 	answer := newAnswer()
 	if err := a.serveSafely(answer, r); err != nil {
@@ -120,9 +121,9 @@ func (a *api) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	answer.send(w)
 	took := a.cfg.Now().Sub(started)
-	a.metrics.count(pattern, answer.status, took)
-	if op.changes() && known.token.Name != "" {
-		a.cfg.Log.Info("api", "operation", op.id, "token", known.token.Name, "status", answer.status,
+	a.metrics.count(op.route(), answer.status, took)
+	if op.id != "" && op.changes() && asked.token.Name != "" {
+		a.cfg.Log.Info("api", "operation", op.id, "token", asked.token.Name, "status", answer.status,
 			"replayed", answer.header.Get(replayHeader) != "", "took", took)
 	}
 }

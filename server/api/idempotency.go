@@ -106,13 +106,17 @@ func (a *api) once(ctx context.Context, run func(context.Context) (any, error)) 
 		return &replayed{row}
 	}
 	r.row = row
+	done := false
+	defer func() { // a panic comes by here too
+		if !done {
+			a.release(ctx, row)
+		}
+	}()
 	out, err := run(ctx)
 	if err == nil && !r.answered {
 		err = a.keep(ctx, a.cfg.Pool, out)
 	}
-	if err != nil {
-		a.release(ctx, row)
-	}
+	done = err == nil
 	return err
 }
 

@@ -7,20 +7,16 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// otherRoute stands for every path that is none.
-const otherRoute = "other"
-
 type metrics struct {
-	routes      map[string]bool
 	requests    *prometheus.CounterVec
 	seconds     *prometheus.HistogramVec
 	cardNumbers prometheus.Counter
 }
 
-// newMetrics registers them. Without a registry they count for themselves.
+// newMetrics registers them, with what every route may answer at zero: a rate needs
+// a beginning.
 func newMetrics(registry prometheus.Registerer, operations map[string]operation) *metrics {
 	m := &metrics{
-		routes: map[string]bool{},
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Namespace: "singil", Name: "api_requests_total", Help: "Requests to the HTTP API, by route (other: no such path) and HTTP status.",
 		}, []string{"route", "status"}),
@@ -32,8 +28,9 @@ func newMetrics(registry prometheus.Registerer, operations map[string]operation)
 			Namespace: "singil", Name: "card_numbers_refused_total", Help: "Requests to the HTTP API that were refused because something in them looked like a card number.",
 		}),
 	}
-	for pattern := range operations {
-		m.routes[pattern] = true
+	for _, op := range operations {
+		m.requests.WithLabelValues(op.route(), strconv.Itoa(op.success()))
+		m.seconds.WithLabelValues(op.route())
 	}
 	if registry != nil {
 		registry.MustRegister(m.requests, m.seconds, m.cardNumbers)
@@ -42,9 +39,6 @@ func newMetrics(registry prometheus.Registerer, operations map[string]operation)
 }
 
 func (m *metrics) count(route string, status int, took time.Duration) {
-	if !m.routes[route] {
-		route = otherRoute
-	}
 	m.requests.WithLabelValues(route, strconv.Itoa(status)).Inc()
 	m.seconds.WithLabelValues(route).Observe(took.Seconds())
 }

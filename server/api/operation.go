@@ -26,6 +26,14 @@ type operation struct {
 	needsKey    bool
 }
 
+// route names the operation to http.ServeMux and in metrics; that of none is other.
+func (op operation) route() string {
+	if op.id == "" {
+		return "other"
+	}
+	return op.method + " " + op.path
+}
+
 func (op operation) changes() bool { return op.method != http.MethodGet }
 
 func (op operation) success() int {
@@ -62,7 +70,7 @@ type output[T any] struct {
 // before it.
 func register[In, Out any](a *api, op operation, handle func(ctx context.Context, in *In) (*Out, error)) {
 	op.mustValidate()
-	a.operations[op.method+" "+op.path] = op
+	a.operations[op.route()] = op
 	huma.Register(a.huma, op.documented(), func(ctx context.Context, in *In) (*output[Out], error) {
 		var out *Out
 		err := a.once(ctx, func(ctx context.Context) (any, error) {

@@ -163,6 +163,7 @@ func (p *plant) call(token, method, path string, body any, headers ...string) *r
 	if r.body, err = io.ReadAll(res.Body); err != nil {
 		p.t.Fatal(err)
 	}
+	p.conforms(req, r)
 	return r
 }
 
@@ -185,7 +186,7 @@ func (r *reply) wantProblem(k kind, says ...string) problem {
 	r.t.Helper()
 	var got problem
 	r.want(k.status, &got)
-	if got.Type != problemType+k.slug || got.Status != k.status || got.Title == "" || got.Detail == "" {
+	if got.Type != problemURN(problemType+k.slug) || got.Status != k.status || got.Title == "" || got.Detail == "" {
 		r.t.Errorf("%s: %s, want the problem %s", r.asked, r.body, k.slug)
 	}
 	if kind := r.header.Get("Content-Type"); kind != "application/problem+json" {

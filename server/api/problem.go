@@ -17,7 +17,7 @@ import (
 
 // problem is an error as RFC 9457 has it. It never repeats a value of the request.
 type problem struct {
-	Type   string         `json:"type" doc:"Which kind of problem: one of a closed list, for programs."`
+	Type   problemURN     `json:"type" doc:"Which kind of problem: one of a closed list, for programs."`
 	Title  string         `json:"title" doc:"The kind, for people."`
 	Status int            `json:"status" doc:"The HTTP status."`
 	Detail string         `json:"detail" doc:"What is wrong this time, and what to do."`
@@ -68,33 +68,54 @@ type kind struct {
 // problemType is what all types begin with.
 const problemType = "urn:singil:problem:"
 
+// problemURN names a kind, for programs.
+type problemURN string
+
+// Schema is what huma asks a type for: the closed list.
+func (problemURN) Schema(huma.Registry) *huma.Schema {
+	s := &huma.Schema{Type: huma.TypeString}
+	for _, k := range kinds {
+		s.Enum = append(s.Enum, problemType+k.slug)
+	}
+	return s
+}
+
+// kinds are all of them.
+var kinds []kind
+
+func newKind(slug string, status int, title string) kind {
+	k := kind{slug, status, title}
+	kinds = append(kinds, k)
+	return k
+}
+
 var (
-	kindInvalidRequest = kind{"invalid-request", http.StatusBadRequest, "The request cannot be read"}
-	kindKeyNeeded      = kind{"key-needed", http.StatusBadRequest, "An Idempotency-Key is needed"}
-	kindUnauthorized   = kind{"unauthorized", http.StatusUnauthorized, "A valid token is needed"}
-	kindForbidden      = kind{"forbidden", http.StatusForbidden, "The token's role does not allow this"}
-	kindCrossSite      = kind{"cross-site", http.StatusForbidden, "Requests from other sites are refused"}
-	kindNotFound       = kind{"not-found", http.StatusNotFound, "There is no such thing"}
-	kindMethod         = kind{"method-not-allowed", http.StatusMethodNotAllowed, "This path does not take that method"}
-	kindTimeout        = kind{"request-timeout", http.StatusRequestTimeout, "The request came too slowly"}
-	kindRefused        = kind{"refused", http.StatusConflict, "Its state does not allow this"}
-	kindNotCharging    = kind{"not-charging", http.StatusConflict, "Nothing is charged at the moment"}
-	kindKeyRunning     = kind{"key-running", http.StatusConflict, "A request with this key is under way"}
-	kindTooLarge       = kind{"too-large", http.StatusRequestEntityTooLarge, "The request is too large"}
-	kindMediaType      = kind{"media-type", http.StatusUnsupportedMediaType, "The body is not JSON"}
-	kindInvalidFields  = kind{"invalid-fields", http.StatusUnprocessableEntity, "Some fields are wrong"}
-	kindCardNumber     = kind{"card-number", http.StatusUnprocessableEntity, "Card numbers are not taken"}
-	kindKeyReused      = kind{"key-reused", http.StatusUnprocessableEntity, "The key belongs to another request"}
-	kindTooMany        = kind{"too-many-requests", http.StatusTooManyRequests, "Too many requests"}
-	kindInternal       = kind{"internal", http.StatusInternalServerError, "Something went wrong on our side"}
-	kindDatabaseRole   = kind{"database-role", http.StatusInternalServerError, "The daemon may not do this"}
-	kindProvider       = kind{"provider", http.StatusBadGateway, "PayMongo did not do what it was asked for"}
-	kindUnavailable    = kind{"unavailable", http.StatusServiceUnavailable, "Not at the moment"}
+	kindInvalidRequest = newKind("invalid-request", http.StatusBadRequest, "The request cannot be read")
+	kindKeyNeeded      = newKind("key-needed", http.StatusBadRequest, "An Idempotency-Key is needed")
+	kindUnauthorized   = newKind("unauthorized", http.StatusUnauthorized, "A valid token is needed")
+	kindForbidden      = newKind("forbidden", http.StatusForbidden, "The token's role does not allow this")
+	kindCrossSite      = newKind("cross-site", http.StatusForbidden, "Requests from other sites are refused")
+	kindNotFound       = newKind("not-found", http.StatusNotFound, "There is no such thing")
+	kindMethod         = newKind("method-not-allowed", http.StatusMethodNotAllowed, "This path does not take that method")
+	kindTimeout        = newKind("request-timeout", http.StatusRequestTimeout, "The request came too slowly")
+	kindRefused        = newKind("refused", http.StatusConflict, "Its state does not allow this")
+	kindNotCharging    = newKind("not-charging", http.StatusConflict, "Nothing is charged at the moment")
+	kindKeyRunning     = newKind("key-running", http.StatusConflict, "A request with this key is under way")
+	kindTooLarge       = newKind("too-large", http.StatusRequestEntityTooLarge, "The request is too large")
+	kindMediaType      = newKind("media-type", http.StatusUnsupportedMediaType, "The body is not JSON")
+	kindInvalidFields  = newKind("invalid-fields", http.StatusUnprocessableEntity, "Some fields are wrong")
+	kindCardNumber     = newKind("card-number", http.StatusUnprocessableEntity, "Card numbers are not taken")
+	kindKeyReused      = newKind("key-reused", http.StatusUnprocessableEntity, "The key belongs to another request")
+	kindTooMany        = newKind("too-many-requests", http.StatusTooManyRequests, "Too many requests")
+	kindInternal       = newKind("internal", http.StatusInternalServerError, "Something went wrong on our side")
+	kindDatabaseRole   = newKind("database-role", http.StatusInternalServerError, "The daemon may not do this")
+	kindProvider       = newKind("provider", http.StatusBadGateway, "PayMongo did not do what it was asked for")
+	kindUnavailable    = newKind("unavailable", http.StatusServiceUnavailable, "Not at the moment")
 )
 
 // newProblem makes a problem. The detail says what to do.
 func newProblem(k kind, detail string, fields ...fieldProblem) *problem {
-	return &problem{Type: problemType + k.slug, Title: k.title, Status: k.status, Detail: detail, Errors: fields}
+	return &problem{Type: problemURN(problemType + k.slug), Title: k.title, Status: k.status, Detail: detail, Errors: fields}
 }
 
 // invalid is a field that is wrong.
@@ -164,7 +185,9 @@ func (a *api) problemOf(ctx context.Context, err error) error {
 	case errors.As(err, &pg) && (pg.Code == "40001" || pg.Code == "40P01" || pg.Code == "55P03" || pg.Code == "57014"): // contention, or too slow
 		a.logFailure(ctx, "", err)
 		return newProblem(kindUnavailable, "The database was too busy, and nothing was changed. "+askAgain).again(1)
-	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
+	case errors.Is(err, context.Canceled): // nobody reads this
+		return newProblem(kindUnavailable, askAgain)
+	case errors.Is(err, context.DeadlineExceeded):
 		a.logFailure(ctx, "", err)
 		return newProblem(kindUnavailable, "It took too long, and may have been done or not. "+askAgain).again(5)
 	}
