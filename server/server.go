@@ -20,6 +20,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"github.com/singil/singil/server/api"
 	"github.com/singil/singil/worker"
 )
 
@@ -52,7 +53,9 @@ type Config struct {
 	Inbox Inbox
 	// API answers /v1/ and /openapi.json: api.New makes it. nil: it is switched off,
 	// and there are no such routes.
-	API      http.Handler
+	API http.Handler
+	// River answers api.RiverPath: api.NewRiver makes it. nil: there is no such page.
+	River    http.Handler
 	Registry *prometheus.Registry
 	// Checks of readiness, in the order in which they are told of.
 	Checks []Check
@@ -75,6 +78,9 @@ func New(cfg Config) http.Handler {
 	if cfg.API != nil {
 		mux.Handle("/v1/", cfg.API)
 		mux.Handle("/openapi.json", cfg.API)
+	}
+	if cfg.River != nil {
+		mux.Handle(api.RiverPath, cfg.River)
 	}
 	mux.Handle("GET /metrics", promhttp.HandlerFor(cfg.Registry, promhttp.HandlerOpts{
 		Registry: cfg.Registry, ErrorLog: slog.NewLogLogger(cfg.Log.Handler(), slog.LevelWarn),

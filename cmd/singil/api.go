@@ -15,6 +15,18 @@ import (
 // are short, and there are other daemons.
 const apiConnections = 8
 
+// openPage connects for River's page: to read, a little at a time.
+func (c config) openPage(ctx context.Context) (*pgxpool.Pool, error) {
+	pool, err := connect(ctx, cmp.Or(c.APIDatabaseURL, c.DatabaseURL), "singil-page", func(pc *pgxpool.Config) {
+		pc.MaxConns = 2
+		pc.ConnConfig.RuntimeParams["default_transaction_read_only"], pc.ConnConfig.RuntimeParams["statement_timeout"] = "on", "10s"
+	})
+	if err != nil {
+		return nil, fmt.Errorf("for River's page: %w", err)
+	}
+	return pool, nil
+}
+
 // openAPI connects for the API, as an operator where the configuration has one,
 // and refuses another database than the daemon's.
 func (c config) openAPI(ctx context.Context, daemons *pgxpool.Pool) (*pgxpool.Pool, error) {

@@ -54,6 +54,7 @@ type daemon struct {
 	pool      *pgxpool.Pool // ours
 	riverPool *pgxpool.Pool // River's: its elections must not wait for our transactions
 	apiPool   *pgxpool.Pool // the API's; nil: it is switched off
+	pagePool  *pgxpool.Pool // of River's page, which comes with it
 	registry  *prometheus.Registry
 	metrics   *worker.Metrics
 	collector *worker.Collector
@@ -137,6 +138,9 @@ func newDaemon(ctx context.Context, cfg config, gateway gateways, livemode bool,
 		if d.apiPool, err = cfg.openAPI(ctx, d.pool); err != nil {
 			return nil, err
 		}
+		if d.pagePool, err = cfg.openPage(ctx); err != nil {
+			return nil, err
+		}
 	}
 	pools := map[string]*pgxpool.Pool{"singil": d.pool, "river": d.riverPool}
 	if d.apiPool != nil {
@@ -182,6 +186,13 @@ func (d *daemon) newHandler(livemode bool, metrics *worker.Metrics, gateway api.
 			Pool: d.apiPool, Gateway: gateway, Now: time.Now, Environment: d.cfg.Environment, Livemode: livemode, TimeZone: zone,
 			MayCharge: d.mayCharge, Log: d.log, Registry: d.registry,
 		})
+		jobs, err := river.NewClient(riverpgxv5.New(d.pagePool), &river.Config{Schema: migrations.RiverSchema, Logger: d.log})
+		if err != nil {
+			return nil, fmt.Errorf("read the queue: %w", err)
+		}
+		if cfg.River, err = api.NewRiver(api.RiverConfig{Pool: d.apiPool, Jobs: jobs, Now: time.Now, Log: d.log}); err != nil {
+			return nil, err
+		}
 	}
 	return server.New(cfg), nil
 }
@@ -319,7 +330,7 @@ func (d *daemon) close() {
 			d.log.Error("close the witness", "error", err)
 		}
 	}
-	for _, pool := range []*pgxpool.Pool{d.apiPool, d.riverPool, d.pool} {
+	for _, pool := range []*pgxpool.Pool{d.pagePool, d.apiPool, d.riverPool, d.pool} {
 		if pool != nil {
 			pool.Close()
 		}

@@ -55,7 +55,7 @@ func TestDaemonServesTheAPI(t *testing.T) {
 	d := newDesk(t, 0)
 	giveRoles(t, d.pool, d.dsn)
 	operator := login(t, d.pool, d.dsn, "singil_operator")
-	code, out, errs := command(t, operator, "tokens", "create", "--name", "shop", "--role", "viewer", "--reason", "test", "-o", "json")
+	code, out, errs := command(t, operator, "tokens", "create", "--name", "shop", "--role", "operator", "--reason", "test", "-o", "json")
 	var created struct{ Token string }
 	if err := json.Unmarshal([]byte(out), &created); code != 0 || err != nil {
 		t.Fatalf("%d %v %s %s", code, err, out, errs)
@@ -64,7 +64,7 @@ func TestDaemonServesTheAPI(t *testing.T) {
 		DatabaseURL: login(t, d.pool, d.dsn, "singil_worker"), BaseURL: "http://127.0.0.1:9/v1", SecretKey: "sk_test_api", Rate: 1,
 		Environment: billing.EnvironmentDev, Listen: "127.0.0.1:0", Schedule: "* * * * *", TimeZone: "Asia/Manila",
 	}
-	ask := func(api bool, database string) (status int, body string) {
+	ask := func(api bool, database, path string) (status int, body string) {
 		t.Helper()
 		cfg.API, cfg.APIDatabaseURL = api, database
 		client, err := cfg.payMongo()
@@ -78,7 +78,7 @@ func TestDaemonServesTheAPI(t *testing.T) {
 		defer d.close()
 		web := httptest.NewServer(d.handler)
 		defer web.Close()
-		req, err := http.NewRequestWithContext(t.Context(), "GET", web.URL+"/v1/instance", nil)
+		req, err := http.NewRequestWithContext(t.Context(), "GET", web.URL+path, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -95,12 +95,18 @@ func TestDaemonServesTheAPI(t *testing.T) {
 		return res.StatusCode, string(content)
 	}
 	for _, database := range []string{"", operator} {
-		if status, body := ask(true, database); status != http.StatusOK || !strings.Contains(body, `"environment":"dev"`) {
-			t.Errorf("%d %s", status, body)
+		for path, says := range map[string]string{
+			"/v1/instance": `"environment":"dev"`, "/openapi.json": `"openapi": "3.1.0"`, "/river/": `id="root"`, "/river/api/states": `"available"`, "/river/api/jobs": `"data"`,
+		} {
+			if status, body := ask(true, database, path); status != http.StatusOK || !strings.Contains(body, says) {
+				t.Errorf("%s: %d %s", path, status, body)
+			}
 		}
 	}
-	if status, body := ask(false, ""); status != http.StatusNotFound {
-		t.Errorf("switched off: %d %s", status, body)
+	for _, path := range []string{"/v1/instance", "/openapi.json", "/river/"} {
+		if status, body := ask(false, "", path); status != http.StatusNotFound {
+			t.Errorf("switched off, %s: %d %s", path, status, body)
+		}
 	}
 
 	cfg.API, cfg.APIDatabaseURL = true, pgtest.DSN(t)

@@ -54,6 +54,7 @@ const (
 	prometheus = "github.com/prometheus/client_golang"
 	rate       = "golang.org/x/time"
 	river      = "github.com/riverqueue/river"
+	riverUI    = "riverqueue.com/riverui"
 	syncs      = "golang.org/x/sync"
 	term       = "golang.org/x/term"
 	uuid       = "github.com/google/uuid"
@@ -71,7 +72,7 @@ var rooms = []room{
 	{
 		path:    "server",
 		rooms:   []string{"worker", "billing"},
-		modules: []string{huma, pgx, prometheus, rate, river, uuid},
+		modules: []string{huma, pgx, prometheus, rate, river, riverUI, uuid},
 		// A webhook's whole way can be seen only here, and worker's gateway is made
 		// of a client.
 		tests: []string{"paymongo"},

@@ -58,7 +58,7 @@ type api struct {
 	operations map[string]operation // by the pattern of the mux
 	document   []byte
 	cross      *http.CrossOriginProtection
-	rates      rates
+	gate       gate
 	inFlight   chan struct{}
 	timeout    time.Duration
 	metrics    *metrics
@@ -77,7 +77,7 @@ func New(cfg Config) http.Handler {
 func newAPI(cfg Config) *api {
 	a := &api{
 		cfg: cfg, mux: http.NewServeMux(), operations: map[string]operation{}, cross: http.NewCrossOriginProtection(),
-		inFlight: make(chan struct{}, maxInFlight), timeout: requestTimeout,
+		gate: gate{pool: cfg.Pool, now: cfg.Now}, inFlight: make(chan struct{}, maxInFlight), timeout: requestTimeout,
 	}
 	a.huma = humago.New(a.mux, documentConfig())
 	a.instance()
@@ -112,12 +112,7 @@ func (a *api) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	answer := newAnswer()
 	if err := a.serveSafely(answer, r); err != nil {
 		answer = newAnswer() // nothing of it has left yet
-		switch err := a.problemOf(r.Context(), err).(type) {
-		case *problem:
-			err.write(answer)
-		default:
-			a.unforeseen(r.Context(), err).write(answer)
-		}
+		problemOf(r.Context(), a.cfg.Log, err).write(answer)
 	}
 	answer.send(w)
 	took := a.cfg.Now().Sub(started)
@@ -155,10 +150,7 @@ func (a *api) serve(w *answer, r *http.Request) error {
 	}
 	asked := requestOf(r.Context())
 	var err error
-	if asked.token, err = a.authenticate(r.Context(), bearer(r)); err != nil {
-		return err
-	}
-	if err := a.rates.take(asked.token.ID, a.cfg.Now()); err != nil {
+	if asked.token, err = a.gate.admit(r.Context(), bearer(r), bearerChallenge); err != nil {
 		return err
 	}
 	body, err := readBody(w, r)
@@ -173,7 +165,7 @@ func (a *api) serve(w *answer, r *http.Request) error {
 	}
 	if !asked.token.Role.May(asked.op.role) {
 		return newProblem(kindForbidden, fmt.Sprintf("This needs the role %s, and the token %s is a %s. Whoever runs the daemon makes another: singil tokens create.", asked.op.role, asked.token.Name, asked.token.Role)).
-			with("WWW-Authenticate", challenge+`, error="insufficient_scope"`)
+			with("WWW-Authenticate", bearerChallenge+`, error="insufficient_scope"`)
 	}
 	if asked.key, err = keyOf(r, asked.op); err != nil {
 		return err

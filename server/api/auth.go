@@ -5,11 +5,14 @@ import (
 	"errors"
 	"net/http"
 	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/singil/singil/billing"
 )
 
-const challenge = `Bearer realm="singil"`
+const bearerChallenge = `Bearer realm="singil"`
 
 // bearer is the token that a request carries, or nothing.
 func bearer(r *http.Request) string {
@@ -24,28 +27,39 @@ func bearer(r *http.Request) string {
 	return strings.TrimSpace(token)
 }
 
-// authenticate finds whose token it is. Whoever has the secret of one that is
-// expired or revoked is told so: they are no forger.
-func (a *api) authenticate(ctx context.Context, secret string) (billing.APIToken, error) {
-	unauthorized := func(detail string) error {
-		return newProblem(kindUnauthorized, detail).with("WWW-Authenticate", challenge+`, error="invalid_token"`)
-	}
+// gate finds whose token it is, and how often they came.
+type gate struct {
+	pool  *pgxpool.Pool
+	now   func() time.Time
+	rates rates
+}
+
+// admit finds the token of a secret, and spends one of its requests. Whoever has
+// the secret of one that is expired or revoked is told so: they are no forger.
+// challenge says how to sign in.
+func (g *gate) admit(ctx context.Context, secret, challenge string) (billing.APIToken, error) {
 	const create = " Whoever runs the daemon makes one: singil tokens create."
-	if secret == "" {
-		return billing.APIToken{}, newProblem(kindUnauthorized, "Send Authorization: Bearer and a token, which begins with singil_."+create).
-			with("WWW-Authenticate", challenge)
+	unauthorized := func(detail, more string) error {
+		return newProblem(kindUnauthorized, detail).with("WWW-Authenticate", challenge+more)
 	}
-	now := a.cfg.Now()
-	token, err := billing.Authenticate(ctx, a.cfg.Pool, secret, now)
+	if secret == "" {
+		return billing.APIToken{}, unauthorized("Send Authorization: Bearer and a token, which begins with singil_."+create, "")
+	}
+	const wrong = `, error="invalid_token"`
+	now := g.now()
+	token, err := billing.Authenticate(ctx, g.pool, secret, now)
 	switch {
 	case errors.Is(err, billing.ErrTokenUnknown):
-		return billing.APIToken{}, unauthorized("The token is not known here. Check that it is whole, and of this environment.")
+		return billing.APIToken{}, unauthorized("The token is not known here. Check that it is whole, and of this environment.", wrong)
 	case errors.Is(err, billing.ErrTokenExpired):
-		return billing.APIToken{}, unauthorized("The token has expired." + create)
+		return billing.APIToken{}, unauthorized("The token has expired."+create, wrong)
 	case errors.Is(err, billing.ErrTokenRevoked):
-		return billing.APIToken{}, unauthorized("The token was revoked." + create)
+		return billing.APIToken{}, unauthorized("The token was revoked."+create, wrong)
 	case err != nil:
 		return billing.APIToken{}, err
 	}
-	return token, billing.TouchToken(ctx, a.cfg.Pool, token, now)
+	if err := g.rates.take(token.ID, now); err != nil {
+		return billing.APIToken{}, err
+	}
+	return token, billing.TouchToken(ctx, g.pool, token, now)
 }

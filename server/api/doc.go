@@ -23,6 +23,16 @@
 // Where the provider is asked in between, it is asked with a key made of the row's
 // id, so that a request which broke off in the middle creates nothing twice.
 //
+// # River's page
+//
+// Under /river/ is River UI (river.go), for those who know it: what waits, what
+// runs, what failed. It is for reading: GET and HEAD, on connections that the
+// database keeps from writing. It needs the role operator. A browser cannot be
+// told to send a bearer token, so it asks for a name and a password, which is HTTP
+// Basic authentication: the name may be anything, and the password is the token.
+// The browser keeps it until it is closed; behind anything but a loopback address
+// there must be TLS in front, as for all of /v1.
+//
 // # Errors
 //
 // An answer never repeats a value of the request, and tells nothing of our inside:

@@ -125,7 +125,7 @@ func (a *api) release(ctx context.Context, row billing.APIRequest) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseTimeout)
 	defer cancel()
 	if err := billing.ReleaseRequest(ctx, a.cfg.Pool, row); err != nil {
-		a.logFailure(ctx, "", err) // the lease ends by itself
+		logFailure(ctx, a.cfg.Log, "", err) // the lease ends by itself
 	}
 }
 

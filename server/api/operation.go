@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"strings"
@@ -78,8 +79,12 @@ func register[In, Out any](a *api, op operation, handle func(ctx context.Context
 			out, err = handle(ctx, in)
 			return out, err
 		})
-		if err != nil {
-			return nil, a.problemOf(ctx, err)
+		var before *replayed
+		switch {
+		case errors.As(err, &before):
+			return nil, before
+		case err != nil:
+			return nil, problemOf(ctx, a.cfg.Log, err)
 		}
 		return &output[Out]{Body: *out}, nil
 	})

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"log/slog"
 	"net/http"
 	"strconv"
 	"strings"
@@ -148,16 +149,13 @@ func at(location string, err error) error {
 }
 
 // problemOf is the one place where errors become answers.
-func (a *api) problemOf(ctx context.Context, err error) error {
+func problemOf(ctx context.Context, log *slog.Logger, err error) *problem {
 	var known *problem
-	var replay *replayed
 	var field *located
 	var refused *billing.RefusedError
 	var wrong *billing.FieldError
 	var pg *pgconn.PgError
 	switch {
-	case errors.As(err, &replay):
-		return replay
 	case errors.As(err, &known):
 		return known
 	case errors.Is(err, billing.ErrNotFound):
@@ -180,31 +178,27 @@ func (a *api) problemOf(ctx context.Context, err error) error {
 	case errors.Is(err, billing.ErrKeyRunning):
 		return newProblem(kindKeyRunning, "Ask again in a moment: you get its answer then.").again(1)
 	case errors.As(err, &pg) && (pg.Code == "25006" || pg.Code == "42501"): // read-only, or without the right
-		a.logFailure(ctx, "", err)
+		logFailure(ctx, log, "", err)
 		return newProblem(kindDatabaseRole, "The daemon's database role may only bill. Whoever runs it sets SINGIL_API_DATABASE_URL to a member of singil_operator.")
 	case errors.As(err, &pg) && (pg.Code == "40001" || pg.Code == "40P01" || pg.Code == "55P03" || pg.Code == "57014"): // contention, or too slow
-		a.logFailure(ctx, "", err)
+		logFailure(ctx, log, "", err)
 		return newProblem(kindUnavailable, "The database was too busy, and nothing was changed. "+askAgain).again(1)
 	case errors.Is(err, context.Canceled): // nobody reads this
 		return newProblem(kindUnavailable, askAgain)
 	case errors.Is(err, context.DeadlineExceeded):
-		a.logFailure(ctx, "", err)
+		logFailure(ctx, log, "", err)
 		return newProblem(kindUnavailable, "It took too long, and may have been done or not. "+askAgain).again(5)
 	}
-	return a.unforeseen(ctx, err)
-}
-
-// unforeseen tells the log everything and the answer nothing.
-func (a *api) unforeseen(ctx context.Context, err error) *problem {
+	// The log is told everything and the answer nothing.
 	p := newProblem(kindInternal, "Nothing is known of what went wrong but to the log of the daemon, under this id. "+askAgain)
 	p.ID = uuid.NewString()
-	a.logFailure(ctx, p.ID, err)
+	logFailure(ctx, log, p.ID, err)
 	return p
 }
 
-func (a *api) logFailure(ctx context.Context, id string, err error) {
+func logFailure(ctx context.Context, log *slog.Logger, id string, err error) {
 	r := requestOf(ctx)
-	a.cfg.Log.Error("api request failed", "id", id, "operation", r.op.id, "token", r.token.Name, "error", err)
+	log.Error("api request failed", "id", id, "operation", r.op.id, "token", r.token.Name, "error", err)
 }
 
 // write answers with a problem.
