@@ -70,7 +70,7 @@ FROM singil.instance i CROSS JOIN singil.provider_state p
 FOR SHARE OF i`
 
 const sqlArmLockInvoices = `
-SELECT i.id, i.status, i.claimed, i.amount_minor, i.attempt_count
+SELECT i.id, i.status, i.claimed, COALESCE(i.held_until > $2, false), i.amount_minor, i.attempt_count
 FROM singil.invoices i
 WHERE i.id = ANY ($1)
 ORDER BY i.id
@@ -122,6 +122,8 @@ SET attempt_count = i.attempt_count + 1,
     waiting_for = 'provider',
     poll_count = 0,
     payment_method_id = NULL,
+    held_from = NULL,
+    held_until = NULL,
     updated_at = clock_timestamp()
 WHERE i.id = ANY ($1)`
 
@@ -187,7 +189,7 @@ func (a *arming) lock(ctx context.Context, tx pgx.Tx, realNow time.Time) error {
 		invoices[i], intents[i] = r.InvoiceID, r.IntentID
 	}
 	a.amount, a.attempts = map[uuid.UUID]int64{}, map[uuid.UUID]int{}
-	rows, err := tx.Query(ctx, sqlArmLockInvoices, invoices)
+	rows, err := tx.Query(ctx, sqlArmLockInvoices, invoices, a.now)
 	if err != nil {
 		return err
 	}
@@ -196,7 +198,7 @@ func (a *arming) lock(ctx context.Context, tx pgx.Tx, realNow time.Time) error {
 	var amount int64
 	var count int
 	lockedInvoices := map[uuid.UUID]armInvoice{}
-	_, err = pgx.ForEachRow(rows, []any{&id, &invoice.status, &invoice.claimed, &amount, &count}, func() error {
+	_, err = pgx.ForEachRow(rows, []any{&id, &invoice.status, &invoice.claimed, &invoice.held, &amount, &count}, func() error {
 		lockedInvoices[id], a.amount[id], a.attempts[id] = invoice, amount, count
 		return nil
 	})

@@ -10,6 +10,7 @@ import (
 type armInvoice struct {
 	status  string
 	claimed bool
+	held    bool // the customer has the page open
 }
 
 // armIntent is what is true of a payment intent when its row is locked.
@@ -26,7 +27,7 @@ type armIntent struct {
 // ErrInFlight or nil. A row that was not found is the zero one.
 func (r ArmRequest) check(invoice armInvoice, intent armIntent) error {
 	switch {
-	case invoice.status != InvoiceOpen, !invoice.claimed, intent.paused:
+	case invoice.status != InvoiceOpen, !invoice.claimed, invoice.held, intent.paused:
 		return ErrNotOpen
 	case intent.invoice != r.InvoiceID, intent.open, intent.fence != r.Fence,
 		intent.state != IntentCreating && intent.state != IntentReady,

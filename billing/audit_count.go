@@ -16,6 +16,9 @@ func OperatorActions() []string {
 		"mark_uncollectible", "pause_subscription", "reconcile", "refresh_payment_methods", "refund_payment", "register_webhook",
 		"remove_payment_method", "reopen_invoice", "replay_events", "replay_webhook", "resume_subscription", "retry_invoice", "revoke_token", "set_clock",
 		"trip_breaker", "unfreeze", "unpark_subscription", "unschedule_cancel", "void_invoice",
+		// With the customer present.
+		"adopt_card_setup", "create_customer", "delete_customer", "finish_card_setup", "link_customer", "pay_invoice", "prefer_payment_method",
+		"start_card_setup",
 	}
 }
 

@@ -148,6 +148,8 @@ func (c *Collection) mayRetry(instance Instance, now retryStanding, r RetryReque
 		return refusedAs(RefusalInFlight, "the provider has not told the outcome yet; the next look is at %s", rfc3339(c.NextAttemptAt))
 	case c.IntentState != IntentCreating && c.IntentState != IntentReady:
 		return refusedAs(RefusalInFlight, "its payment intent is %s; what happened must be settled first", c.IntentState)
+	case c.HeldUntil.After(r.Now):
+		return refusedAs(RefusalCustomer, "the customer has the payment page open until %s; it passes by itself", rfc3339(c.HeldUntil))
 	case now.subscription == SubscriptionPaused:
 		return refusedAs(RefusalPaused, "subscription %s is paused; resume it first", c.SubscriptionNo)
 	}

@@ -96,7 +96,10 @@ var rows = map[string]map[string]string{
 		"payment_id": "'pay_9'", "provider_intent_id": "'pi_1'", "invoice_id": id(1), "status": "'paid'", "amount_minor": "49900",
 		"currency": "'PHP'", "livemode": "false", "source": "'webhook'",
 	},
-	"refunds":        {"id": id(9), "payment_id": "'pay_9'", "amount_minor": "100", "currency": "'PHP'"},
+	"refunds": {"id": id(9), "payment_id": "'pay_9'", "amount_minor": "100", "currency": "'PHP'"},
+	"card_setups": {
+		"id": id(9), "customer_id": id(1), "amount_minor": "10000", "currency": "'PHP'", "livemode": "false", "session_type": "'off_session'",
+	},
 	"webhook_events": {"event_id": "'evt_9'", "type": "'payment.paid'", "livemode": "false", "body": "''"},
 	"events":         {"id": id(9), "type": "'invoice.paid'", "subscription_id": id(1), "data": "'{}'", "occurred_at": "now()"},
 	"charge_budget":  {"day": "'2026-02-01'", "livemode": "false", "max_count": "10", "max_minor": "1000"},
@@ -194,7 +197,7 @@ type attack struct {
 	code   string // SQLSTATE; "": that of the kind of rule
 }
 
-var attacks = slices.Concat(constraintAttacks, guardAttacks)
+var attacks = slices.Concat(constraintAttacks, guardAttacks, onSessionAttacks)
 
 // constraintAttacks break what one row, or two rows of one table, say.
 var constraintAttacks = []attack{

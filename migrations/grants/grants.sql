@@ -31,12 +31,15 @@ GRANT UPDATE (status, amount_minor, interval_unit, interval_count, anchor_at, an
               parked_reason, updated_at) ON singil.subscriptions TO singil_worker;
 GRANT UPDATE (last_catch_up_at) ON singil.customers TO singil_worker;
 GRANT UPDATE (status, blocked_code, expiry_notified_at, updated_at) ON singil.payment_methods TO singil_worker;
-GRANT UPDATE (status, next_attempt_at, claimed, waiting_for, attempt_count, first_attempt_at, poll_count, look_back_at, look_backs, attempt_trigger,
+GRANT UPDATE (status, next_attempt_at, claimed, waiting_for, attempt_count, first_attempt_at, poll_count, look_back_at, look_backs, held_from, held_until, attempt_trigger,
               payment_method_id, decline_code, reason, action_url, paid_at, payment_id, updated_at)
   ON singil.invoices TO singil_worker;
 GRANT UPDATE (create_failures, provider_intent_id, state, death_proof, fence, updated_at) ON singil.payment_intents TO singil_worker;
 GRANT UPDATE (state, settled_at, decline_code, payment_id, evidence) ON singil.attempts TO singil_worker;
-GRANT UPDATE (status, invoice_id, provider_intent_id, refunded_minor) ON singil.payments TO singil_worker;
+GRANT UPDATE (status, invoice_id, card_setup_id, provider_intent_id, refunded_minor) ON singil.payments TO singil_worker;
+GRANT UPDATE (state, payment_id, payment_method_id, reason, next_look_at, looks, updated_at) ON singil.card_setups TO singil_worker;
+-- A card that the customer has saved, whether the browser comes back or not.
+GRANT INSERT ON singil.payment_methods TO singil_worker;
 GRANT UPDATE (max_count, used_count, used_minor) ON singil.charge_budget TO singil_worker;
 GRANT UPDATE (blocked_until, next_slot_at, breaker_open, breaker_reason, breaker_at) ON singil.provider_state TO singil_worker;
 GRANT UPDATE (next_try_at, tries, processed_at, result) ON singil.webhook_events TO singil_worker;
@@ -58,15 +61,16 @@ GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA river TO singil_worker;
 -- singil_operator: the commands of people; it is a member of singil_worker ---------------------------------------
 
 GRANT INSERT ON
-  singil.plans, singil.customers, singil.payment_methods, singil.subscriptions, singil.endpoints, singil.recoveries, singil.refunds,
+  singil.plans, singil.customers, singil.card_setups, singil.subscriptions, singil.endpoints, singil.recoveries, singil.refunds,
   singil.api_tokens, singil.api_requests
 TO singil_operator;
 GRANT UPDATE (state, provider_refund_id, result, closed_at) ON singil.refunds TO singil_operator;
 GRANT UPDATE (name, amount_minor, interval_unit, interval_count, dunning, catch_up, updated_at) ON singil.plans TO singil_operator;
-GRANT UPDATE (provider_customer_id, name, email, metadata, updated_at) ON singil.customers TO singil_operator;
-GRANT UPDATE (brand, last4, exp_month, exp_year) ON singil.payment_methods TO singil_operator;
+GRANT UPDATE (provider_customer_id, name, email, metadata, deleted_at, updated_at) ON singil.customers TO singil_operator;
+GRANT UPDATE (brand, last4, exp_month, exp_year, position) ON singil.payment_methods TO singil_operator;
+GRANT UPDATE (provider_intent_id) ON singil.card_setups TO singil_operator;
 GRANT UPDATE (pauses, cancel_at, metadata) ON singil.subscriptions TO singil_operator;
-GRANT UPDATE (adopted) ON singil.payment_intents TO singil_operator;
+GRANT UPDATE (adopted, shared_at) ON singil.payment_intents TO singil_operator;
 GRANT UPDATE (watched_from) ON singil.provider_state TO singil_operator;
 GRANT UPDATE (enabled) ON singil.endpoints TO singil_operator;
 GRANT UPDATE (revoked_at) ON singil.api_tokens TO singil_operator;
