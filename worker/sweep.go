@@ -52,6 +52,7 @@ func (w *Collector) Sweep(ctx context.Context, jobs *river.Client[pgx.Tx]) (swep
 			swept.Webhooks += n
 			return n, err
 		},
+		func(ctx context.Context) (int, error) { return w.enqueueCardSetups(ctx, jobs) },
 		w.notifyExpiring,
 		func(ctx context.Context) (int, error) {
 			n, err := w.forget(ctx)

@@ -37,6 +37,7 @@ type notice struct {
 	Unreadable  error // what it is about cannot be read
 	IntentID    string
 	InvoiceID   uuid.UUID // of the metadata
+	SetupID     uuid.UUID // of the metadata: a card setup
 	Environment string    // of the metadata
 
 	Paid          bool // it says that money was taken
@@ -313,11 +314,7 @@ func (w *Collector) reportHeeded(ctx context.Context, id string, h heeded) {
 		w.metrics.webhooks.events.WithLabelValues(cmp.Or(n.Label, otherEvent), h.result).Inc()
 	}
 	if h.unasked {
-		metadata := metadataNone
-		if n.Environment != "" || h.invoice != uuid.Nil {
-			metadata = metadataOurs
-		}
-		w.metrics.webhooks.unknown.WithLabelValues(metadata).Inc()
+		w.metrics.webhooks.unknown.WithLabelValues(metadataOurs).Inc()
 	}
 }
 
@@ -351,6 +348,11 @@ func (w *Collector) heed(ctx context.Context, tx pgx.Tx, jobs *river.Client[pgx.
 		}
 	}
 	overdue := now.Sub(e.ReceivedAt) >= webhookPatience
+	if !ours {
+		if setup, err := billing.CardSetupOf(ctx, tx, n.IntentID, n.SetupID); err != nil || setup != uuid.Nil {
+			return w.heedSetup(ctx, tx, h, setup, err, now)
+		}
+	}
 	switch {
 	case !ours:
 		if found && n.Paid && n.Environment != "" {
@@ -423,19 +425,43 @@ func (w *Collector) parkDoubtful(ctx context.Context, tx pgx.Tx, m billing.Menti
 	return billing.ParkMentioned(ctx, tx, m, "PayMongo tells of a payment for this invoice on an intent that is not in the books; run singil recover", now)
 }
 
+// heedSetup is about the intent of a card setup: its money is the merchant's own
+// sale. The next sweep looks at it, and finds the card.
+func (w *Collector) heedSetup(ctx context.Context, tx pgx.Tx, h heeded, setup uuid.UUID, err error, now time.Time) (heeded, error) {
+	h.result, h.reason = resultApplied, "of card setup "+setup.String()
+	for _, p := range h.notice.Payments {
+		if err == nil {
+			err = billing.RecordSale(ctx, tx, setup, p, h.notice.IntentID, "webhook")
+		}
+	}
+	if err == nil && h.notice.Paid {
+		err = billing.WakeCardSetup(ctx, tx, setup, now)
+	}
+	return h, err
+}
+
 // heedUnknown is about an intent that we do not know. Perhaps we shall: the
 // delivery may be faster than our commit.
 func (w *Collector) heedUnknown(ctx context.Context, tx pgx.Tx, h heeded, overdue bool) (heeded, error) {
 	n := h.notice
-	switch marked := n.Environment != ""; {
-	case n.RefundOf != "" && !marked, !n.Paid && (overdue || !marked):
+	switch marked := n.Environment != "" || h.invoice != uuid.Nil; {
+	case !marked, !n.Paid && overdue:
+		// The account is the merchant's: others take payments on it too. An intent of
+		// ours is on record before money can move on it.
 		h.result, h.reason = resultIgnored, "not about an intent of ours"
+		if n.Paid {
+			w.metrics.webhooks.unknown.WithLabelValues(metadataNone).Inc()
+		}
 		return h, nil
 	case !overdue:
 		h.reason = "an intent that is not known yet"
 		return h, nil
 	}
 	h.result, h.unasked, h.reason = resultUnknown, true, "money was taken on an intent that we do not know"
+	if n.SetupID != uuid.Nil {
+		h.reason = "money of a card setup that the books have lost; run singil recover"
+		return h, nil // no invoice's, and a recovery places it
+	}
 	for _, p := range n.Payments {
 		if err := billing.RecordUnasked(ctx, tx, p, n.IntentID, nil); err != nil {
 			return h, err
