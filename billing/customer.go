@@ -192,30 +192,31 @@ SELECT EXISTS (SELECT FROM singil.payment_methods o
        (SELECT i.id FROM singil.invoices i WHERE i.customer_id = $1 AND i.status = 'open' ORDER BY i.id LIMIT 1)`
 
 // RemoveUnusedMethod is RemoveMethod, but refuses to take the last card that
-// subscriptions, or an open invoice, could be charged with.
-func RemoveUnusedMethod(ctx context.Context, tx pgx.Tx, method string, act Act) (providerCustomer string, err error) {
-	customer, err := ownerOf(ctx, tx, method)
-	if err != nil {
-		return "", err
+// subscriptions, or an open invoice, could be charged with. It returns the
+// customer too.
+func RemoveUnusedMethod(ctx context.Context, tx pgx.Tx, method string, act Act) (customer uuid.UUID, providerCustomer string, err error) {
+	if customer, err = ownerOf(ctx, tx, method); err != nil {
+		return uuid.Nil, "", err
 	}
 	var name, provider string
 	if err := tx.QueryRow(ctx, sqlMethodsLock, customer).Scan(&name, &provider); err != nil {
-		return "", fmt.Errorf("lock customer %s: %w", customer, err)
+		return customer, "", fmt.Errorf("lock customer %s: %w", customer, err)
 	}
 	var another bool
 	var subscriptions *string
 	var invoice *uuid.UUID
 	if err := tx.QueryRow(ctx, sqlMethodUses, customer, method).Scan(&another, &subscriptions, &invoice); err != nil {
-		return "", fmt.Errorf("look what card %s is for: %w", method, err)
+		return customer, "", fmt.Errorf("look what card %s is for: %w", method, err)
 	}
 	switch {
 	case another:
 	case subscriptions != nil:
-		return "", refused("card %s is the last one that %s can be charged with (%s): save another card first, or cancel what it pays for", method, name, *subscriptions)
+		return customer, "", refused("card %s is the last one that %s can be charged with (%s): save another card first, or cancel what it pays for", method, name, *subscriptions)
 	case invoice != nil:
-		return "", refused("card %s is the last one that %s can be charged with, and invoice %s is open: save another card first, or void the invoice", method, name, *invoice)
+		return customer, "", refused("card %s is the last one that %s can be charged with, and invoice %s is open: save another card first, or void the invoice", method, name, *invoice)
 	}
-	return RemoveMethod(ctx, tx, method, act)
+	providerCustomer, err = RemoveMethod(ctx, tx, method, act)
+	return customer, providerCustomer, err
 }
 
 func ownerOf(ctx context.Context, tx pgx.Tx, method string) (uuid.UUID, error) {
@@ -247,19 +248,18 @@ WHERE pm.provider_payment_method_id = r.method AND pm.position <> r.place - 1`
 
 // PreferMethod makes a card the first one that its customer is charged with; the
 // others keep their order behind it. A card that is removed or declined for good
-// is a *RefusedError.
-func PreferMethod(ctx context.Context, tx pgx.Tx, method string, act Act) error {
-	customer, err := ownerOf(ctx, tx, method)
-	if err != nil {
-		return err
+// is a *RefusedError. It returns the customer.
+func PreferMethod(ctx context.Context, tx pgx.Tx, method string, act Act) (customer uuid.UUID, err error) {
+	if customer, err = ownerOf(ctx, tx, method); err != nil {
+		return uuid.Nil, err
 	}
 	var name, provider string
 	if err := tx.QueryRow(ctx, sqlMethodsLock, customer).Scan(&name, &provider); err != nil {
-		return fmt.Errorf("lock customer %s: %w", customer, err)
+		return customer, fmt.Errorf("lock customer %s: %w", customer, err)
 	}
 	rows, err := tx.Query(ctx, sqlMethodOrder, customer)
 	if err != nil {
-		return fmt.Errorf("read the cards of %s: %w", name, err)
+		return customer, fmt.Errorf("read the cards of %s: %w", name, err)
 	}
 	before, order, state := []string{}, []string{method}, ""
 	var id, status string
@@ -272,18 +272,18 @@ func PreferMethod(ctx context.Context, tx pgx.Tx, method string, act Act) error 
 		}
 		return nil
 	}); err != nil {
-		return fmt.Errorf("read the cards of %s: %w", name, err)
+		return customer, fmt.Errorf("read the cards of %s: %w", name, err)
 	}
 	switch {
 	case state != "active":
-		return refused("card %s is %s: it is not charged at all", method, state)
+		return customer, refused("card %s is %s: it is not charged at all", method, state)
 	case before[0] == method:
-		return nil
+		return customer, nil
 	}
 	if _, err := tx.Exec(ctx, sqlMethodPlaces, order); err != nil {
-		return fmt.Errorf("order the cards of %s: %w", name, err)
+		return customer, fmt.Errorf("order the cards of %s: %w", name, err)
 	}
-	return Audit(ctx, tx, AuditEntry{
+	return customer, Audit(ctx, tx, AuditEntry{
 		Actor: act.Actor, Action: "prefer_payment_method", Subject: method, Reason: act.Reason,
 		Before: fields{"order": strings.Join(before, ", ")}, After: fields{"order": strings.Join(order, ", ")},
 	})

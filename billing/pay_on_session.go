@@ -265,7 +265,7 @@ func (c *Collection) Page(now time.Time) PayPage {
 		Invoice: c.InvoiceID, Subscription: c.SubscriptionNo, PeriodNo: c.PeriodNo, Status: c.Status, AmountMinor: c.Amount.Minor, Currency: c.Amount.Currency,
 		PaymentMethods: []ListedPaymentMethod{}, Step: PayCard, Detail: "attach a card to the payment intent",
 	}
-	if c.HeldUntil.After(now) {
+	if c.Status == InvoiceOpen && c.HeldUntil.After(now) {
 		p.HeldUntil = Stamp{c.HeldUntil.UTC()}
 	}
 	for i, card := range c.Cards {

@@ -184,17 +184,17 @@ func (o OnSession) DeleteCustomer(ctx context.Context, name string, act billing.
 }
 
 // RemoveCard takes a card out of use here, unless something could be charged with
-// no other, and then at the provider.
-func (o OnSession) RemoveCard(ctx context.Context, method string, act billing.Act) error {
-	var customer string
-	err := o.tx(ctx, func(tx pgx.Tx) (err error) {
-		customer, err = billing.RemoveUnusedMethod(ctx, tx, method, act)
+// no other, and then at the provider. It returns the customer.
+func (o OnSession) RemoveCard(ctx context.Context, method string, act billing.Act) (customer uuid.UUID, err error) {
+	var provider string
+	err = o.tx(ctx, func(tx pgx.Tx) (err error) {
+		customer, provider, err = billing.RemoveUnusedMethod(ctx, tx, method, act)
 		return err
 	})
-	if err != nil || customer == "" {
-		return err
+	if err != nil || provider == "" {
+		return customer, err
 	}
-	return o.Gateway.RemoveCard(ctx, customer, method)
+	return customer, o.Gateway.RemoveCard(ctx, provider, method)
 }
 
 // setupMark is the metadata by which the money of a card setup is told from an
