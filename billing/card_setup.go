@@ -238,7 +238,7 @@ SET status = CASE WHEN payments.status = 'paid' THEN 'paid' ELSE excluded.status
     card_setup_id = excluded.card_setup_id`
 
 // RecordSale records money of a card setup: the merchant's own, and no invoice's.
-// An observation, never refused. source is retrieve, webhook or list.
+// An observation, never refused. source is retrieve or list.
 func RecordSale(ctx context.Context, tx pgx.Tx, setup uuid.UUID, p ProviderPayment, providerIntentID, source string) error {
 	if _, err := tx.Exec(ctx, sqlSetupSale, p.ID, providerIntentID, setup, p.Status, p.Amount.Minor, string(p.Amount.Currency), p.Livemode,
 		string(p.FailedCode), source, orNull(p.At)); err != nil {

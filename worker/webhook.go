@@ -349,8 +349,17 @@ func (w *Collector) heed(ctx context.Context, tx pgx.Tx, jobs *river.Client[pgx.
 	}
 	overdue := now.Sub(e.ReceivedAt) >= webhookPatience
 	if !ours {
-		if setup, err := billing.CardSetupOf(ctx, tx, n.IntentID, n.SetupID); err != nil || setup != uuid.Nil {
-			return w.heedSetup(ctx, tx, h, setup, err, now)
+		setup, err := billing.CardSetupOf(ctx, tx, n.IntentID, n.SetupID)
+		if err != nil {
+			return h, err
+		}
+		if setup != uuid.Nil {
+			// The merchant's own sale. The next sweep looks at it, and finds the card.
+			h.result, h.reason = resultApplied, "of card setup "+setup.String()
+			if n.Paid {
+				err = billing.WakeCardSetup(ctx, tx, setup, now)
+			}
+			return h, err
 		}
 	}
 	switch {
@@ -423,21 +432,6 @@ func (w *Collector) parkDoubtful(ctx context.Context, tx pgx.Tx, m billing.Menti
 		return nil
 	}
 	return billing.ParkMentioned(ctx, tx, m, "PayMongo tells of a payment for this invoice on an intent that is not in the books; run singil recover", now)
-}
-
-// heedSetup is about the intent of a card setup: its money is the merchant's own
-// sale. The next sweep looks at it, and finds the card.
-func (w *Collector) heedSetup(ctx context.Context, tx pgx.Tx, h heeded, setup uuid.UUID, err error, now time.Time) (heeded, error) {
-	h.result, h.reason = resultApplied, "of card setup "+setup.String()
-	for _, p := range h.notice.Payments {
-		if err == nil {
-			err = billing.RecordSale(ctx, tx, setup, p, h.notice.IntentID, "webhook")
-		}
-	}
-	if err == nil && h.notice.Paid {
-		err = billing.WakeCardSetup(ctx, tx, setup, now)
-	}
-	return h, err
 }
 
 // heedUnknown is about an intent that we do not know. Perhaps we shall: the
