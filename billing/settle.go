@@ -64,7 +64,7 @@ ORDER BY s.id
 FOR NO KEY UPDATE`
 
 const sqlSettleLock = `
-SELECT i.id, i.status, i.poll_count, i.waiting_for, pi.id, pi.state, pi.fence, COALESCE(pi.provider_intent_id, ''), pi.shared_at IS NOT NULL
+SELECT i.id, i.status, i.poll_count, i.waiting_for, pi.id, pi.state, pi.fence, COALESCE(pi.provider_intent_id, ''), pi.shared_at
 FROM singil.invoices i
 JOIN singil.payment_intents pi ON pi.invoice_id = i.id
 WHERE pi.id = ANY ($1)
@@ -88,7 +88,7 @@ type lockedRow struct {
 	intentState IntentState
 	fence       int64
 	providerID  string
-	shared      bool
+	sharedAt    time.Time // with the customer's page; zero: never
 
 	// The open attempt, else the last one, else zero.
 	attempt      uuid.UUID
@@ -156,7 +156,9 @@ func lockForSettle(ctx context.Context, tx pgx.Tx, list []Settlement) (map[uuid.
 	}
 	var r lockedRow
 	var invoice uuid.UUID
-	_, err = pgx.ForEachRow(rows, []any{&invoice, &r.status, &r.polls, &r.waitingFor, &r.intent, &r.intentState, &r.fence, &r.providerID, &r.shared}, func() error {
+	var shared *time.Time
+	_, err = pgx.ForEachRow(rows, []any{&invoice, &r.status, &r.polls, &r.waitingFor, &r.intent, &r.intentState, &r.fence, &r.providerID, &shared}, func() error {
+		r.sharedAt = orZero(shared)
 		locked[r.intent] = r
 		return nil
 	})
@@ -227,7 +229,7 @@ func (w *writes) paid(s Settlement, row lockedRow) Settled {
 		return Settled{InvoiceStatus: InvoicePaid, Reason: "already paid"}
 	}
 	// What is over on a shared intent stays as it was: the customer has paid it.
-	if row.open() || row.attempt != uuid.Nil && row.attemptState != AttemptSucceeded && !row.shared {
+	if row.open() || row.attempt != uuid.Nil && row.attemptState != AttemptSucceeded && row.sharedAt.IsZero() {
 		w.closeAttempt(row.attempt, AttemptSucceeded, s.Judgement)
 	}
 	switch row.intentState {
@@ -291,8 +293,11 @@ func (w *writes) needsCustomer(s Settlement, row lockedRow) Settled {
 		return w.park(s, row, err.Error())
 	}
 	facts := c.facts()
-	if row.attempt != uuid.Nil {
+	switch {
+	case row.attempt != uuid.Nil:
 		facts.settleFact(PastAttempt{CardID: row.card, ArmedAt: row.armedAt, State: AttemptNeedsAction})
+	case !row.sharedAt.IsZero(): // the customer is not waited for without end
+		facts.settleFact(PastAttempt{ArmedAt: row.sharedAt, State: AttemptNeedsAction})
 	}
 	decision := policy.NextAttempt(facts, w.now, zone, w.holidays)
 	if decision.Action == DunningActionEnd {
@@ -303,7 +308,7 @@ func (w *writes) needsCustomer(s Settlement, row lockedRow) Settled {
 		polls = 0
 	}
 	// On a shared intent without an attempt of ours it is the page that sent the customer there.
-	if row.waitingFor != WaitingForCustomer && (s.Attempt != uuid.Nil || !row.shared) {
+	if row.waitingFor != WaitingForCustomer && (s.Attempt != uuid.Nil || row.sharedAt.IsZero()) {
 		w.emit(c, "invoice.needs_action", fields{"url": j.ActionURL, "reason": j.Reason, "payment_intent_id": row.providerID})
 		w.overdue = append(w.overdue, c.SubscriptionID)
 	}

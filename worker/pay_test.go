@@ -214,6 +214,31 @@ func (p *present) press(page, button string) {
 	}
 }
 
+// TestCustomerWhoStaysAtTheBank: the page has sent the customer there, who does
+// nothing, and the link never ends. The invoice does.
+func TestCustomerWhoStaysAtTheBank(t *testing.T) {
+	t.Parallel()
+	p := owing(t, goodCard)
+	profile := p.box.Profile()
+	profile.ActionLifetime = 0
+	if err := p.box.SetProfile(profile); err != nil {
+		t.Fatal(err)
+	}
+	invoice := p.openInvoice()
+	page := p.pay(invoice)
+	seen, err := p.attach(page.PaymentIntentID, page.ClientKey, p.newCard(threeDSCard))
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.until(noon.AddDate(0, 0, 20))
+	if got := p.text(`SELECT status || ' ' || attempt_count FROM singil.invoices WHERE period_no = 0`); got != "uncollectible 0" {
+		t.Fatal(got)
+	}
+	p.press(seen.NextAction.Redirect.URL, "authorize") // after all
+	p.wantPage(p.check(invoice), billing.PayDone, false)
+	p.oneIntent()
+}
+
 func TestOffSession3DSIsPaidOnThePage(t *testing.T) {
 	t.Parallel()
 	p := owing(t, threeDSCard)
