@@ -53,7 +53,6 @@ type payInvoice struct {
 	status, reason string
 	heldFrom       time.Time
 	heldUntil      time.Time
-	nextAttempt    time.Time
 }
 
 // payIntent is what is true of a payment intent when its row is locked.
@@ -110,7 +109,7 @@ FROM singil.instance i CROSS JOIN singil.provider_state p
 FOR SHARE OF i`
 
 const sqlPayLockInvoice = `
-SELECT i.status, COALESCE(i.reason, ''), i.held_from, i.held_until, i.next_attempt_at
+SELECT i.status, COALESCE(i.reason, ''), i.held_from, i.held_until
 FROM singil.invoices i
 WHERE i.id = $1
 FOR UPDATE`
@@ -162,14 +161,14 @@ func ShareIntent(ctx context.Context, tx pgx.Tx, r PayRequest, realNow time.Time
 	now := in.Now(realNow)
 
 	var invoice payInvoice
-	var from, until, next *time.Time
-	switch err := tx.QueryRow(ctx, sqlPayLockInvoice, r.InvoiceID).Scan(&invoice.status, &invoice.reason, &from, &until, &next); {
+	var from, until *time.Time
+	switch err := tx.QueryRow(ctx, sqlPayLockInvoice, r.InvoiceID).Scan(&invoice.status, &invoice.reason, &from, &until); {
 	case errors.Is(err, pgx.ErrNoRows):
 		return SharedIntent{}, fmt.Errorf("invoice %s: %w", r.InvoiceID, ErrNotFound)
 	case err != nil:
 		return SharedIntent{}, fmt.Errorf("lock invoice %s: %w", r.InvoiceID, err)
 	}
-	invoice.heldFrom, invoice.heldUntil, invoice.nextAttempt = orZero(from), orZero(until), orZero(next)
+	invoice.heldFrom, invoice.heldUntil = orZero(from), orZero(until)
 	var intent payIntent
 	switch err := tx.QueryRow(ctx, sqlPayLockIntent, r.IntentID).Scan(&intent.invoice, &intent.state, &intent.provider); {
 	case errors.Is(err, pgx.ErrNoRows):
@@ -216,12 +215,10 @@ func orNull(t time.Time) *time.Time {
 	return &t
 }
 
-const sqlPayCreateFailed = sqlWriteCreateFailed
-
 // NoteCreateFailed counts a create of an invoice's intent that the provider
 // answered with a failure: after some of them another key is taken.
 func NoteCreateFailed(ctx context.Context, tx pgx.Tx, intent uuid.UUID) error {
-	if _, err := tx.Exec(ctx, sqlPayCreateFailed, []uuid.UUID{intent}); err != nil {
+	if _, err := tx.Exec(ctx, sqlWriteCreateFailed, []uuid.UUID{intent}); err != nil {
 		return fmt.Errorf("note the failed create of intent %s: %w", intent, err)
 	}
 	return nil

@@ -271,12 +271,16 @@ func (w *writes) lookLater(s Settlement, row lockedRow) Settled {
 	if row.open() && w.now.Sub(row.armedAt) > PatienceWithProvider {
 		return w.park(s, row, "the outcome is still open after "+PatienceWithProvider.String()+": "+s.Judgement.Reason)
 	}
-	if !row.open() && row.polls > pollsInPatience { // of what the customer's page has begun
-		return w.park(s, row, fmt.Sprintf("the outcome is still open after %d looks: %s", row.polls, s.Judgement.Reason))
+	polls := row.polls
+	if row.waitingFor != WaitingForProvider {
+		polls = 0
 	}
-	at := nextPoll(row.polls, w.now)
+	if !row.open() && polls > pollsInPatience { // of what the customer's page has begun
+		return w.park(s, row, fmt.Sprintf("the outcome is still open after %d looks: %s", polls, s.Judgement.Reason))
+	}
+	at := nextPoll(polls, w.now)
 	w.invoices = append(w.invoices, invoiceChange{
-		ID: c.InvoiceID, Status: InvoiceOpen, NextAttemptAt: &at, WaitingFor: WaitingForProvider, Polls: row.polls + 1, Reason: s.Judgement.Reason,
+		ID: c.InvoiceID, Status: InvoiceOpen, NextAttemptAt: &at, WaitingFor: WaitingForProvider, Polls: polls + 1, Reason: s.Judgement.Reason,
 	})
 	return Settled{Applied: true, InvoiceStatus: InvoiceOpen, NextAttemptAt: at, Reason: s.Judgement.Reason}
 }
@@ -294,10 +298,10 @@ func (w *writes) needsCustomer(s Settlement, row lockedRow) Settled {
 	}
 	facts := c.facts()
 	switch {
+	case s.Attempt == uuid.Nil && !row.sharedAt.IsZero(): // the page has sent the customer there, who is not waited for without end
+		facts.settleFact(PastAttempt{ArmedAt: row.sharedAt, State: AttemptNeedsAction})
 	case row.attempt != uuid.Nil:
 		facts.settleFact(PastAttempt{CardID: row.card, ArmedAt: row.armedAt, State: AttemptNeedsAction})
-	case !row.sharedAt.IsZero(): // the customer is not waited for without end
-		facts.settleFact(PastAttempt{ArmedAt: row.sharedAt, State: AttemptNeedsAction})
 	}
 	decision := policy.NextAttempt(facts, w.now, zone, w.holidays)
 	if decision.Action == DunningActionEnd {

@@ -102,6 +102,7 @@ func TestPayBeforeTheFirstAttempt(t *testing.T) {
 		}
 		_, err = billing.Retry(t.Context(), tx, billing.RetryRequest{Invoice: invoice.String(), Act: p.act()}, billing.DefaultCardLimits(), billing.BankHolidays())
 		p.wantRefused(err, "has the payment page open")
+		p.wantRefused(billing.VoidInvoice(t.Context(), tx, invoice.String(), p.act()), "may be paying now")
 		return nil
 	})
 	if _, err := p.attach(page.PaymentIntentID, page.ClientKey, p.newCard(goodCard)); err != nil {

@@ -279,7 +279,7 @@ func (r *recovery) reload(ctx context.Context, c *billing.Collection) error {
 	if !r.Apply {
 		c.CreateKey, c.CreateFailures = c.NextKey(), 0
 		c.Generation++
-		c.ProviderIntentID, c.IntentState, c.Attempted, c.Open = "", billing.IntentCreating, false, nil
+		c.ProviderIntentID, c.IntentState, c.Attempted, c.Shared, c.Open = "", billing.IntentCreating, false, false, nil
 		return nil
 	}
 	again, err := billing.Load(ctx, r.Pool, []uuid.UUID{c.InvoiceID}, r.now)
