@@ -35,6 +35,7 @@ const (
 	RefusalHardDecline  RefusalKind = "hard_decline"
 	RefusalNoCard       RefusalKind = "no_card"
 	RefusalNetworkLimit RefusalKind = "network_limit"
+	RefusalBudget       RefusalKind = "budget"             // not of RetryPlan, which has OverBudget
 	RefusalRecent       RefusalKind = "attempted_recently" // of RetryPlan alone
 )
 
@@ -103,6 +104,9 @@ func Retry(ctx context.Context, tx pgx.Tx, r RetryRequest, limits CardLimits, ho
 	}
 	card, err := c.retryCard(r, limits, holidays)
 	if err != nil {
+		return Retried{}, err
+	}
+	if err := c.mayRetryToday(ctx, tx, r.Now); err != nil {
 		return Retried{}, err
 	}
 	if _, err := tx.Exec(ctx, sqlRetry, id, r.Now, card.ID); err != nil {
@@ -180,6 +184,20 @@ func (c *Collection) mayRetryAgain(now retryStanding, r RetryRequest) error {
 		return refusedAs(RefusalEnqueued, "a retry with %s was asked for already, and a worker has it", card)
 	case r.PaymentMethod == "" || r.PaymentMethod == card:
 		return refusedAs(RefusalEnqueued, "a retry with %s was asked for already, and waits for the next sweep", card)
+	}
+	return nil
+}
+
+// mayRetryToday refuses what the day's budget does not cover: it would only be
+// held back when it is tried.
+func (c *Collection) mayRetryToday(ctx context.Context, q Querier, now time.Time) error {
+	left, err := BudgetLeft(ctx, q, now)
+	if err != nil {
+		return err
+	}
+	if left.LeftCount < 1 || left.LeftMinor < c.Amount.Minor {
+		return refusedAs(RefusalBudget, "the day's budget has %d charges and %s left, and this is %s; retry it after %s, when a new day begins in UTC",
+			left.LeftCount, Money{left.LeftMinor, c.Amount.Currency}.Display(), c.Amount.Display(), rfc3339(now.UTC().Truncate(24*time.Hour).Add(24*time.Hour)))
 	}
 	return nil
 }
