@@ -165,9 +165,9 @@ func (c *Collection) mayRetry(instance Instance, now retryStanding, r RetryReque
 func (i Instance) mayRetry() error {
 	switch {
 	case i.Frozen:
-		return refusedAs(RefusalFrozen, "charging is frozen: %s", i.FrozenReason)
+		return refusedAs(RefusalFrozen, "charging is frozen: %s; retry when singil unfreeze has let it go on", i.FrozenReason)
 	case i.BreakerOpen:
-		return refusedAs(RefusalBreaker, "the breaker is open, nothing is charged: %s", i.BreakerReason)
+		return refusedAs(RefusalBreaker, "the breaker is open, nothing is charged: %s; mend that, then singil unfreeze, then retry", i.BreakerReason)
 	}
 	return nil
 }
@@ -181,9 +181,9 @@ func (c *Collection) mayRetryAgain(now retryStanding, r RetryRequest) error {
 	card := c.card(c.ChosenMethod.String()).ProviderID
 	switch {
 	case now.claimed:
-		return refusedAs(RefusalEnqueued, "a retry with %s was asked for already, and a worker has it", card)
+		return refusedAs(RefusalEnqueued, "a retry with %s was asked for already, and a worker has it: look at the invoice in a minute", card)
 	case r.PaymentMethod == "" || r.PaymentMethod == card:
-		return refusedAs(RefusalEnqueued, "a retry with %s was asked for already, and waits for the next sweep", card)
+		return refusedAs(RefusalEnqueued, "a retry with %s was asked for already, and waits for the next sweep: look at the invoice in a minute", card)
 	}
 	return nil
 }
@@ -218,13 +218,13 @@ func (c *Collection) retryCard(r RetryRequest, limits CardLimits, holidays Holid
 		}
 		switch {
 		case named == nil:
-			return Card{}, refusedAs(RefusalNoCard, "payment method %s is none of this customer's", clip(r.PaymentMethod))
+			return Card{}, refusedAs(RefusalNoCard, "payment method %s is none of this customer's; name one that is, or none", clip(r.PaymentMethod))
 		case named.Status == "blocked":
-			return Card{}, refusedAs(RefusalHardDecline, "payment method %s is blocked: %s", named.ProviderID, named.Blocked)
+			return Card{}, refusedAs(RefusalHardDecline, "payment method %s is blocked: %s; take another", named.ProviderID, named.Blocked)
 		case named.Status != "active":
-			return Card{}, refusedAs(RefusalNoCard, "payment method %s is %s", named.ProviderID, named.Status)
+			return Card{}, refusedAs(RefusalNoCard, "payment method %s is %s; take another", named.ProviderID, named.Status)
 		case named.saved().Expired(r.Now, zone):
-			return Card{}, refusedAs(RefusalNoCard, "payment method %s expired %02d/%d", named.ProviderID, named.ExpMonth, named.ExpYear)
+			return Card{}, refusedAs(RefusalNoCard, "payment method %s expired %02d/%d; take another", named.ProviderID, named.ExpMonth, named.ExpYear)
 		}
 		c.ChosenMethod = named.ID
 	}
@@ -236,7 +236,7 @@ func (c *Collection) retryCard(r RetryRequest, limits CardLimits, holidays Holid
 		if d.Action == DunningActionHold {
 			return Card{}, refusedAs(RefusalNetworkLimit, "%s; possible again at %s", d.Reason, rfc3339(d.At))
 		}
-		return Card{}, refusedAs(c.noCard(r.Now), "no card can be charged: %s", d.Reason)
+		return Card{}, refusedAs(c.noCard(r.Now), "no card can be charged: %s; the customer has to save another, or to pay it themselves", d.Reason)
 	}
 	return choice.Card, nil
 }
