@@ -63,7 +63,7 @@ func (a *api) invoices() {
 		InvoiceID
 		Body *struct {
 			PaymentMethod string `json:"payment_method,omitempty" maxLength:"200" doc:"PayMongo's id of a saved card of the customer. Left out, the first that may be charged."`
-			Because
+			Reasoned
 		}
 	},
 	) (*billing.Retried, error) {

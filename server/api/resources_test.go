@@ -19,8 +19,6 @@ import (
 	"github.com/singil/singil/worker"
 )
 
-const goodCard = "4343434343434345"
-
 // shop is a plant with a plan, pro, and customers who each have a card.
 type shop struct {
 	*plant

@@ -26,19 +26,6 @@ type newSubscription struct {
 	Metadata   json.RawMessage `json:"metadata,omitempty" doc:"An object of yours, at most 16 KiB. Nothing here looks into it, but for card numbers."`
 }
 
-// Because is why somebody wants something, for the audit log.
-type Because struct {
-	Reason string `json:"reason,omitempty" maxLength:"500" doc:"Why, for the audit log."`
-}
-
-// reason of a body that may be left out.
-func (b *Because) reason() string {
-	if b == nil {
-		return ""
-	}
-	return b.Reason
-}
-
 type subscriptionFilter struct {
 	Page
 	Status   string `query:"status" enum:"trialing,active,past_due,unpaid,paused,cancelled"`
@@ -106,10 +93,10 @@ func (a *api) subscriptionActs(tag string) {
 	simple := func(op operation, do func(context.Context, pgx.Tx, uuid.UUID, billing.Act) error) {
 		register(a, op, func(ctx context.Context, in *struct {
 			Named
-			Body *Because
+			Body *Reasoned
 		},
 		) (*billing.SubscriptionDetails, error) {
-			return a.changeSubscription(ctx, in.ID, in.Body.reason(), do)
+			return a.changeSubscription(ctx, in.ID, in.Body.text(), do)
 		})
 	}
 	simple(act("pause", "Stop billing until it is resumed",
@@ -119,7 +106,7 @@ func (a *api) subscriptionActs(tag string) {
 
 	type cancellation struct {
 		When billing.Cancellation `json:"when,omitempty" enum:"period_end,now" default:"period_end" doc:"With the period that runs, which is then the last one, or at once. At once also voids open invoices that were never attempted; what was declined stays a debt."`
-		Because
+		Reasoned
 	}
 	register(a, act("cancel", "End a subscription: with the period that runs, or now", ""), func(ctx context.Context, in *struct {
 		Named
@@ -139,7 +126,7 @@ func (a *api) subscriptionActs(tag string) {
 			Named
 			Body struct {
 				Plan string `json:"plan" minLength:"1" maxLength:"200" doc:"Your name for the plan, or our id."`
-				Because
+				Reasoned
 			}
 		},
 		) (*billing.SubscriptionDetails, error) {
@@ -154,7 +141,7 @@ func (a *api) subscriptionActs(tag string) {
 
 	type unparking struct {
 		Missed billing.CatchUp `json:"missed,omitempty" enum:"bill_all,bill_current" doc:"What to do about several periods that are due, this once. Left out, the subscription's policy says it."`
-		Because
+		Reasoned
 	}
 	register(a, act("unpark", "Give a parked subscription back to billing, once what stopped it is mended", "parked_reason says what stopped it."),
 		func(ctx context.Context, in *struct {
