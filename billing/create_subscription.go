@@ -84,9 +84,9 @@ func CreateSubscription(ctx context.Context, tx pgx.Tx, s NewSubscription, act A
 
 // A customer who is deleted at this moment comes first, or waits for us and sees
 // the subscription.
-const sqlCreateLockCustomer = `SELECT c.external_id FROM singil.customers c WHERE c.id = $1 FOR SHARE`
+const sqlCreateLockCustomer = `SELECT c.external_id, c.deleted_at IS NOT NULL FROM singil.customers c WHERE c.id = $1 FOR SHARE`
 
-const sqlCreatePlanName = `SELECT p.external_id FROM singil.plans p WHERE p.id = $1`
+const sqlCreatePlanName = `SELECT p.external_id, false FROM singil.plans p WHERE p.id = $1`
 
 // resolve puts the merchant's names in the place of other names of the customer
 // and the plan. What is not there is a mistake in its field.
@@ -112,8 +112,12 @@ func (s *NewSubscription) resolve(ctx context.Context, tx pgx.Tx) (customer uuid
 		case err != nil:
 			return uuid.Nil, err
 		}
-		if err := tx.QueryRow(ctx, reference.sql, id).Scan(reference.name); err != nil {
+		var deleted bool
+		if err := tx.QueryRow(ctx, reference.sql, id).Scan(reference.name, &deleted); err != nil {
 			return uuid.Nil, fmt.Errorf("read %s %s: %w", reference.field, id, err)
+		}
+		if deleted {
+			mistakes = append(mistakes, FieldError{reference.field, "was deleted; create another"})
 		}
 		if reference.field == "customer" {
 			customer = id

@@ -174,6 +174,7 @@ func TestSubscriptionIsRefused(t *testing.T) {
 	if _, err := l.createPlan(cheap); err != nil {
 		t.Fatal(err)
 	}
+	l.exec(`INSERT INTO singil.customers (id, external_id, deleted_at) VALUES (gen_random_uuid(), 'u2', now())`)
 	type s = billing.NewSubscription
 	for name, tt := range map[string]struct {
 		spoil       func(*s)
@@ -181,6 +182,7 @@ func TestSubscriptionIsRefused(t *testing.T) {
 	}{
 		"no name":       {func(s *s) { s.ExternalID = "" }, "external_id", "is empty"},
 		"no customer":   {func(s *s) { s.Customer = "" }, "customer", "is empty"},
+		"deleted":       {func(s *s) { s.Customer = "u2" }, "customer", "was deleted"},
 		"nobody":        {func(s *s) { s.Customer = "u9" }, "customer", "create it first"},
 		"no plan":       {func(s *s) { s.Plan = "gold" }, "plan", "create it first"},
 		"no offset":     {func(s *s) { s.Anchor = "2026-01-31T09:00:00" }, "anchor", "no zone offset"},
