@@ -31,10 +31,19 @@ func (e FieldErrors) Error() string {
 // change the price in between. Those who create share the lock among themselves.
 const sqlCreateTurn = `SELECT pg_advisory_xact_lock_shared(hashtextextended('singil import', 0))`
 
+// createTurn waits for an import's batch. It comes before any lock on a row, as it
+// does in an import.
+func createTurn(ctx context.Context, tx pgx.Tx) error {
+	if _, err := tx.Exec(ctx, sqlCreateTurn); err != nil {
+		return fmt.Errorf("wait for an import: %w", err)
+	}
+	return nil
+}
+
 // created reads a document of one kind, checks it against the database and writes
-// it: by the rules of an import, of which it is a single line. A mistake in it is
-// FieldErrors, a name that is taken ErrExists. After an error tx must be rolled
-// back.
+// it, behind createTurn: by the rules of an import, of which it is a single line. A
+// mistake in it is FieldErrors, a name that is taken ErrExists. After an error tx
+// must be rolled back.
 func created(ctx context.Context, tx pgx.Tx, kind string, document any, now time.Time, write func(context.Context, pgx.Tx, []*importRecord) (int, error)) (*importRecord, error) {
 	line, err := json.Marshal(document)
 	if err != nil {
@@ -43,9 +52,6 @@ func created(ctx context.Context, tx pgx.Tx, kind string, document any, now time
 	r, problems := parseImportLine(line)
 	if len(problems) > 0 {
 		return nil, FieldErrors(problems)
-	}
-	if _, err := tx.Exec(ctx, sqlCreateTurn); err != nil {
-		return nil, fmt.Errorf("wait for an import: %w", err)
 	}
 	im := &importer{
 		options: ImportOptions{Now: now}, seed: maphash.MakeSeed(), seen: map[importKey]int32{}, customers: map[importKey]struct{}{},

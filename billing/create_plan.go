@@ -23,6 +23,9 @@ type NewPlan struct {
 // FieldErrors; a name that is taken is ErrExists. After an error tx must be rolled
 // back.
 func CreatePlan(ctx context.Context, tx pgx.Tx, p NewPlan, act Act) (ListedPlan, error) {
+	if err := createTurn(ctx, tx); err != nil {
+		return ListedPlan{}, err
+	}
 	document := struct {
 		Type string `json:"type"`
 		NewPlan

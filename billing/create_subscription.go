@@ -38,6 +38,9 @@ type NewSubscription struct {
 // Mistakes, a customer and a plan that are not there among them, are FieldErrors;
 // a name that is taken is ErrExists. After an error tx must be rolled back.
 func CreateSubscription(ctx context.Context, tx pgx.Tx, s NewSubscription, act Act) (SubscriptionDetails, error) {
+	if err := createTurn(ctx, tx); err != nil {
+		return SubscriptionDetails{}, err
+	}
 	if s.TimeZone == "" {
 		s.TimeZone = DefaultTimeZone
 	}

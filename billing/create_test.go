@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"strings"
 	"sync"
 	"testing"
@@ -51,6 +52,13 @@ func TestPlanIsCreated(t *testing.T) {
 		t.Errorf("with another price: %v", err)
 	}
 	l.want("19900 1", `SELECT max(amount_minor) || ' ' || count(*) FROM singil.plans WHERE external_id = 'basic'`)
+
+	long := newPlan
+	long.ExternalID = strings.Repeat("ñ", 200)
+	if made, err := l.createPlan(long); err != nil || made.ExternalID != long.ExternalID {
+		t.Errorf("a long name: %v", err)
+	}
+	l.exec(`DELETE FROM singil.plans WHERE external_id = $1`, long.ExternalID)
 
 	list, err := billing.BrowsePlans(t.Context(), l.pool, "", 1)
 	if err != nil || len(list) != 1 {
@@ -238,4 +246,31 @@ func TestCreatedOnce(t *testing.T) {
 		}
 	}
 	l.want("2 2", `SELECT count(*) || ' ' || (SELECT count(*) FROM singil.audit_log WHERE action LIKE 'create%') FROM singil.events`)
+}
+
+// TestCreatedBesideImports: an import holds customers while it waits for nobody,
+// and whoever creates must not hold any that it wants.
+func TestCreatedBesideImports(t *testing.T) {
+	t.Parallel()
+	l := setup(t)
+	const many = 20
+	var all sync.WaitGroup
+	all.Go(func() {
+		for i := range many {
+			if _, err := l.importLines(billing.ImportOptions{}, with(customerLine, "email", fmt.Sprintf(`"%d@example.com"`, i))); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	for worker := range 2 {
+		all.Go(func() {
+			for i := range many {
+				if _, err := l.createSubscription(billing.NewSubscription{ExternalID: fmt.Sprint(worker, " ", i), Customer: "u1", Plan: "pro"}); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	all.Wait()
+	l.want(fmt.Sprint(2*many+1), `SELECT count(*)::text FROM singil.subscriptions`)
 }

@@ -93,6 +93,7 @@ func notRetried(err error) error {
 	return err
 }
 
+// InvoiceID is an invoice in the path.
 type InvoiceID struct {
 	ID string `path:"id" maxLength:"200" doc:"The invoice's id."`
 }

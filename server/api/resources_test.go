@@ -68,7 +68,7 @@ func (s *shop) card(customer, number string) string {
 // subscribe makes a subscription that is due now.
 func (s *shop) subscribe(name, customer string) {
 	s.t.Helper()
-	s.call(s.operator, "POST", "/v1/subscriptions", map[string]any{"external_id": name, "customer": customer, "plan": "pro"}, "Idempotency-Key: subscribe-"+name).want(201)
+	s.call(s.operator, "POST", "/v1/subscriptions", map[string]any{"external_id": name, "customer": customer, "plan": "pro"}, "Idempotency-Key: "+uuid.NewString()).want(201)
 }
 
 // collect opens and charges what is due.
@@ -182,7 +182,7 @@ func TestListsGoOn(t *testing.T) {
 	s := newShop(t, "u1")
 	for i := range 4 {
 		s.call(s.admin, "POST", "/v1/plans", map[string]any{"external_id": fmt.Sprint("p", i), "amount_minor": 19900, "currency": "PHP", "interval": "month"}).want(201)
-		s.subscribe(fmt.Sprint("s", i), "u1")
+		s.subscribe(fmt.Sprint("s&", i), "u1")
 	}
 	s.collect()
 	for path, want := range map[string]int{"/v1/plans": 5, "/v1/subscriptions": 4, "/v1/invoices": 4, "/v1/events": 0} {
@@ -339,6 +339,10 @@ func TestSubscriptionIsChanged(t *testing.T) {
 		t.Errorf("%+v", got)
 	}
 	do("uncancel", nil).wantProblem(kindRefused, "not to be cancelled")
+	if got := changed("cancel", map[string]any{"reason": "they asked"}); got.Status != "active" || got.CancelAt.IsZero() {
+		t.Errorf("%+v", got)
+	}
+	changed("uncancel", nil)
 	do("cancel", map[string]any{"when": "tomorrow"}).wantProblem(kindInvalidFields, "body.when")
 	do("unpark", nil).wantProblem(kindRefused, "not parked")
 	if got := changed("cancel", map[string]any{"when": "now", "reason": "they left"}); got.Status != "cancelled" || got.CancelledAt.IsZero() {

@@ -46,7 +46,15 @@ func (a *api) subscriptions() {
 		if err != nil {
 			return nil, at("query.after", err)
 		}
-		return newList(rows, in.Page, func(s billing.ExportedSubscription) string { return s.ExternalID }), nil
+		page := newList(rows, in.Page, func(s billing.ExportedSubscription) string { return s.ExternalID })
+		if page.HasMore { // a name may have what must be escaped in a query
+			id, err := billing.FindSubscription(ctx, a.cfg.Pool, page.Next)
+			if err != nil {
+				return nil, err
+			}
+			page.Next = id.String()
+		}
+		return page, nil
 	})
 	register(a, operation{
 		id: "create-subscription", method: http.MethodPost, path: "/v1/subscriptions", tag: tag, role: billing.RoleOperator,
