@@ -73,7 +73,7 @@ LEFT JOIN singil.charge_budget b ON b.livemode = i.livemode AND b.day = (COALESC
 FOR SHARE OF i`
 
 const sqlArmLockInvoices = `
-SELECT i.id, i.status, i.claimed, i.amount_minor, i.attempt_count
+SELECT i.id, i.status, i.claimed, i.held_until, i.amount_minor, i.attempt_count
 FROM singil.invoices i
 WHERE i.id = ANY ($1)
 ORDER BY i.id
@@ -124,6 +124,8 @@ SET attempt_count = i.attempt_count + 1,
     waiting_for = 'provider',
     poll_count = 0,
     payment_method_id = NULL,
+    held_from = NULL,
+    held_until = NULL,
     updated_at = clock_timestamp()
 WHERE i.id = ANY ($1)`
 
@@ -201,7 +203,7 @@ func (a *arming) lock(ctx context.Context, tx pgx.Tx, realNow time.Time) error {
 	batch.Queue(sqlArmLockInvoices, invoices).Query(func(rows pgx.Rows) error {
 		var id uuid.UUID
 		var row armInvoice
-		_, err := pgx.ForEachRow(rows, []any{&id, &row.status, &row.claimed, &row.amountMinor, &row.attempts}, func() error {
+		_, err := pgx.ForEachRow(rows, []any{&id, &row.status, &row.claimed, &row.heldUntil, &row.amountMinor, &row.attempts}, func() error {
 			a.invoices[id] = row
 			return nil
 		})
@@ -226,6 +228,7 @@ func (a *arming) choose(realNow time.Time) {
 	seen := make(map[uuid.UUID]bool, len(a.requests))
 	for i, r := range a.requests {
 		invoice := a.invoices[r.InvoiceID]
+		invoice.held = orZero(invoice.heldUntil).After(a.now)
 		err := may
 		switch {
 		case err != nil:

@@ -10,6 +10,8 @@ import (
 type armInvoice struct {
 	status      string
 	claimed     bool
+	heldUntil   *time.Time
+	held        bool // the customer has the page open
 	amountMinor int64
 	attempts    int
 }
@@ -28,7 +30,7 @@ type armIntent struct {
 // ErrInFlight or nil. A row that was not found is the zero one.
 func (r ArmRequest) check(invoice armInvoice, intent armIntent) error {
 	switch {
-	case invoice.status != InvoiceOpen, !invoice.claimed, intent.paused:
+	case invoice.status != InvoiceOpen, !invoice.claimed, invoice.held, intent.paused:
 		return ErrNotOpen
 	case intent.invoice != r.InvoiceID, intent.open, intent.fence != r.Fence,
 		intent.state != IntentCreating && intent.state != IntentReady,

@@ -12,10 +12,14 @@ import (
 // OperatorActions are the actions in the audit log that people take.
 func OperatorActions() []string {
 	return []string{
-		"add_endpoint", "adopt_intent", "bulk_retry", "cancel_subscription", "change_plan", "close_breaker", "disable_endpoint", "enable_endpoint",
-		"freeze", "import", "mark_uncollectible", "pause_subscription", "reconcile", "refresh_payment_methods", "refund_payment", "register_webhook",
-		"remove_payment_method", "reopen_invoice", "replay_events", "replay_webhook", "resume_streams", "resume_subscription", "retry_invoice", "set_clock",
+		"add_endpoint", "adopt_intent", "bulk_retry", "cancel_subscription", "change_plan", "close_breaker", "create_plan", "create_subscription",
+		"create_token", "disable_endpoint", "enable_endpoint", "freeze", "import", "mark_uncollectible", "pause_subscription", "reconcile",
+		"refresh_payment_methods", "refund_payment", "register_webhook", "remove_payment_method", "reopen_invoice", "replay_events", "replay_webhook",
+		"resume_streams", "resume_subscription", "retry_invoice", "revoke_token", "set_clock",
 		"trip_breaker", "unfreeze", "unpark_subscription", "unschedule_cancel", "void_invoice",
+		// With the customer present.
+		"adopt_card_setup", "create_customer", "delete_customer", "finish_card_setup", "link_customer", "pay_invoice", "prefer_payment_method",
+		"start_card_setup",
 	}
 }
 

@@ -19,6 +19,7 @@ type ListedCustomer struct {
 	OpenInvoices       int     `json:"open_invoices"` // in review too
 	OpenMinor          int64   `json:"open_minor"`
 	CreatedAt          Stamp   `json:"created_at"`
+	DeletedAt          Stamp   `json:"deleted_at"`
 }
 
 // ListedPaymentMethod is what may be shown of a saved card.
@@ -39,7 +40,7 @@ const sqlCustomerColumns = `
 SELECT c.external_id, c.provider_customer_id, c.name, c.email,
        (SELECT count(*) FROM singil.subscriptions s WHERE s.customer_id = c.id AND s.status <> 'cancelled'),
        (SELECT count(*) FROM singil.payment_methods pm WHERE pm.customer_id = c.id AND pm.status = 'active'),
-       o.count, o.minor, c.created_at
+       o.count, o.minor, c.created_at, c.deleted_at
 FROM singil.customers c
 CROSS JOIN LATERAL (
   SELECT count(*) AS count, COALESCE(sum(i.amount_minor), 0)::bigint AS minor

@@ -31,6 +31,9 @@ func (f InvoiceFilter) Check() error {
 	default:
 		return fmt.Errorf("%q is not one of schedule, provider, customer", clip(string(f.WaitingFor)))
 	}
+	if f.WaitingFor != "" && f.Status != "" && f.Status != InvoiceOpen {
+		return fmt.Errorf("only open invoices wait for anything: leave out the status %q, or what they wait for", clip(f.Status))
+	}
 	if f.After != "" {
 		if _, err := uuid.Parse(f.After); err != nil {
 			return fmt.Errorf("%q is not the id of an invoice", clip(f.After))

@@ -17,6 +17,9 @@ const DeclineCodeOther DeclineCode = "other"
 // with nobody at the keyboard. The customer can still pay in person.
 const DeclineCodeNotAllowed DeclineCode = "organization_not_allowed"
 
+// declineNotAuthorised is what PayMongo calls a customer who did not pass 3-D Secure.
+const declineNotAuthorised DeclineCode = "authentication_error"
+
 // DeclineClass says what kind of trouble a decline is, for a charge with nobody
 // at the keyboard.
 type DeclineClass string
@@ -127,7 +130,7 @@ var declines = map[DeclineCode]Decline{
 
 	// The processor.
 	"avs_failed":                     action(), // the billing address
-	"authentication_error":           action(), // 3DS, with the customer present
+	declineNotAuthorised:             action(), // 3DS, with the customer present
 	DeclineCodeNotAllowed:            action(), // ours: the customer may still pay in person
 	"card_not_accepted":              hard(),
 	"customer_blacklisted":           hard(),

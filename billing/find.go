@@ -61,5 +61,5 @@ func find(ctx context.Context, q Querier, sql, kind, name string) (uuid.UUID, er
 // storable tells whether a name can be in the database at all: asking for
 // another would be an error of the database's.
 func storable(name string) bool {
-	return name != "" && len(name) <= 200 && utf8.ValidString(name) && !strings.ContainsRune(name, 0)
+	return name != "" && utf8.RuneCountInString(name) <= 200 && utf8.ValidString(name) && !strings.ContainsRune(name, 0)
 }

@@ -147,7 +147,8 @@ WHERE i.id = COALESCE((SELECT pi.invoice_id FROM singil.payment_intents pi WHERE
 FOR NO KEY UPDATE OF i`
 
 const sqlMention = `
-SELECT i.subscription_id, i.customer_id, s.external_id, i.period_no, i.status, i.waiting_for, i.attempt_count > 0,
+SELECT i.subscription_id, i.customer_id, s.external_id, i.period_no, i.status, i.waiting_for,
+       i.attempt_count > 0 OR EXISTS (SELECT FROM singil.payment_intents pi WHERE pi.invoice_id = i.id AND (pi.adopted OR pi.shared_at IS NOT NULL)),
        i.status = 'open' AND i.waiting_for = 'provider' AND i.poll_count = 0,
        COALESCE((SELECT pi.state = 'dead' FROM singil.payment_intents pi WHERE pi.provider_intent_id = $2), false),
        EXISTS (SELECT FROM singil.payment_intents pi WHERE pi.provider_intent_id = $2)

@@ -260,3 +260,20 @@ func CloseBreaker(ctx context.Context, tx pgx.Tx, actor, reason string) error {
 	}
 	return Audit(ctx, tx, AuditEntry{Actor: actor, Action: "close_breaker", Subject: "provider", Reason: reason})
 }
+
+const sqlDatabaseIdentity = `
+SELECT (SELECT system_identifier FROM pg_control_system())::text || '/' || current_database()`
+
+// DatabaseIdentity is the same for two connections if they lead to the same
+// database, whatever their roles and addresses.
+func DatabaseIdentity(ctx context.Context, q Querier) (string, error) {
+	rows, err := q.Query(ctx, sqlDatabaseIdentity)
+	if err != nil {
+		return "", fmt.Errorf("identify the database: %w", err)
+	}
+	identity, err := pgx.CollectExactlyOneRow(rows, pgx.RowTo[string])
+	if err != nil {
+		return "", fmt.Errorf("identify the database: %w", err)
+	}
+	return identity, nil
+}

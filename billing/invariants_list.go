@@ -123,11 +123,13 @@ WHERE i.status = 'paid' AND (p.payment_id IS NULL OR p.status <> 'paid' OR p.inv
   AND (` + orAll + `i.id IN (SELECT a.invoice_id FROM singil.attempts a WHERE a.id >= @since_id))`,
 	},
 	{
-		Name: "payment_without_invoice", Meaning: "A payment that was not refunded in full belongs to an invoice.",
+		// What other programs of the merchant take on the same account is not on record.
+		Name: "payment_without_invoice", Meaning: "A payment of ours that was not refunded in full belongs to an invoice, or is the sale of a card setup.",
 		sql: `
 SELECT p.payment_id, format('%s %s, seen at %s, of intent %s', p.amount_minor, p.currency, ` + utc("p.seen_at") + `, COALESCE(p.provider_intent_id, 'unknown'))
 FROM singil.payments p
-WHERE ` + kept + ` AND p.invoice_id IS NULL`,
+WHERE ` + kept + ` AND p.invoice_id IS NULL AND p.card_setup_id IS NULL
+  AND NOT EXISTS (SELECT FROM singil.card_setups cs WHERE cs.provider_intent_id = p.provider_intent_id)`,
 	},
 	{
 		Name: "wrong_payment", Meaning: "A payment that was not refunded in full has its invoice's amount, currency and mode.",

@@ -30,6 +30,7 @@ type Collection struct {
 	Paused         bool // the subscription is: nothing of it is charged
 	DueAt          time.Time
 	NextAttemptAt  time.Time
+	HeldUntil      time.Time // until then the customer may have the page open; zero: not held
 	WaitingFor     WaitingFor
 	FirstAttemptAt time.Time // zero: never attempted
 	AttemptCount   int
@@ -98,7 +99,7 @@ SELECT i.id, i.subscription_id, i.customer_id, s.external_id, i.period_no, i.sta
        i.attempt_trigger, i.payment_method_id, s.time_zone, s.dunning::text,
        i.amount_minor, i.currency, i.livemode,
        pi.id, pi.generation, pi.create_key, pi.create_failures, pi.fence, pi.state, COALESCE(pi.provider_intent_id, ''), pi.adopted,
-       s.status = 'paused'
+       s.status = 'paused', pi.shared_at IS NOT NULL, i.held_until
 FROM singil.invoices i
 JOIN singil.subscriptions s ON s.id = i.subscription_id
 JOIN LATERAL (
@@ -146,18 +147,16 @@ func Load(ctx context.Context, q Querier, invoices []uuid.UUID, now time.Time) (
 	batch.Queue(sqlLoadInvoices, invoices).Query(func(rows pgx.Rows) error {
 		for rows.Next() {
 			c := &Collection{}
-			var first *time.Time
+			var first, held *time.Time
 			var chosen *uuid.UUID
 			if err := rows.Scan(&c.InvoiceID, &c.SubscriptionID, &c.CustomerID, &c.SubscriptionNo, &c.PeriodNo, &c.Status, &c.DueAt,
 				&c.NextAttemptAt, &c.WaitingFor, &first, &c.AttemptCount, &c.PollCount,
 				&c.Trigger, &chosen, &c.TimeZone, &c.Dunning,
 				&c.Amount.Minor, &c.Amount.Currency, &c.Livemode,
-				&c.IntentID, &c.Generation, &c.CreateKey, &c.CreateFailures, &c.Fence, &c.IntentState, &c.ProviderIntentID, &c.Attempted, &c.Paused); err != nil {
+				&c.IntentID, &c.Generation, &c.CreateKey, &c.CreateFailures, &c.Fence, &c.IntentState, &c.ProviderIntentID, &c.Attempted, &c.Paused, &c.Shared, &held); err != nil {
 				return err
 			}
-			if first != nil {
-				c.FirstAttemptAt = *first
-			}
+			c.FirstAttemptAt, c.HeldUntil, c.Attempted = orZero(first), orZero(held), c.Attempted || c.Shared
 			if chosen != nil {
 				c.ChosenMethod = *chosen
 			}

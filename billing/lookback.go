@@ -29,7 +29,8 @@ FROM (
 WHERE i.id = due.id
 RETURNING i.id, i.status`
 
-// ClaimLookBacks takes closed invoices to be looked at once more: enqueue a
+// ClaimLookBacks takes closed invoices to be looked at once more, and open ones
+// whose intent the customer's page has had: enqueue a
 // reconcile job for each in the same transaction. A lost job costs one look of
 // several.
 func ClaimLookBacks(ctx context.Context, tx pgx.Tx, now time.Time, limit int) ([]Claimed, error) {
@@ -41,7 +42,7 @@ func ClaimLookBacks(ctx context.Context, tx pgx.Tx, now time.Time, limit int) ([
 	var id uuid.UUID
 	var status string
 	_, err = pgx.ForEachRow(rows, []any{&id, &status}, func() error {
-		if status == InvoiceUncollectible || status == InvoiceReview {
+		if status != InvoicePaid && status != InvoiceVoid {
 			claimed = append(claimed, Claimed{InvoiceID: id, Reconcile: true})
 		}
 		return nil

@@ -36,11 +36,14 @@ type environment struct {
 	refusals        bool // the provider refuses creates and does not find intents; guards hold charges back
 	refusedRows     bool // what the database refuses is no finding: a rule is broken, and this is the net below it
 	attributed      bool // worlds remember which attempt's attach captured
+
+	page             bool // the customer's page may be opened, and its browser attaches
+	pageOpensAnother bool // on an intent of its own
 }
 
 // bounds keep the world small enough: attempts that are armed, intents that are
-// cancelled at the provider, and failed payments of each.
-type bounds struct{ attempts, cancels, failures uint8 }
+// cancelled at the provider, failed payments of each, and openings of the page.
+type bounds struct{ attempts, cancels, failures, pages uint8 }
 
 // model is one variant on its way through all of its worlds.
 type model struct {
@@ -86,6 +89,7 @@ type judgeKey struct {
 	pi          uint8
 	status      code
 	fails       uint8
+	shared      bool
 }
 
 type answerKey struct {
@@ -154,7 +158,7 @@ func (m *model) intern(j Judgement) uint8 {
 // judge asks the rules about what the provider shows.
 func (m *model) judge(p process, seen pi) uint8 {
 	key := judgeKey{
-		state: p.state, open: p.open, openState: p.openState, openSettled: p.openSettled, known: p.known, pi: p.pi, status: seen.status, fails: seen.failed,
+		state: p.state, open: p.open, openState: p.openState, openSettled: p.openSettled, known: p.known, pi: p.pi, status: seen.status, fails: seen.failed, shared: p.shared,
 	}
 	id, found := m.looks[key]
 	if !found {
@@ -185,6 +189,7 @@ func (m *model) expand(w world) {
 	m.provider()
 	m.time()
 	m.people()
+	m.page()
 }
 
 // emit takes one step.

@@ -34,7 +34,7 @@ func (w *world) load(i uint8, reconcile bool) process {
 	row := w.intents[i-1]
 	p := process{
 		phase: phaseThink, reconcile: reconcile, status: w.status,
-		intent: i, state: row.state, pi: row.pi, fence: row.fence,
+		intent: i, state: row.state, pi: row.pi, fence: row.fence, attempted: row.shared, shared: row.shared,
 	}
 	if reconcile {
 		p.waiting = w.waiting // a charge does not ask
@@ -108,6 +108,9 @@ func (w *world) lockedRow(intent uint8) lockedRow {
 	locked := lockedRow{
 		status: invoiceWords[w.status], waitingFor: waitingWords[w.waiting], intent: intentID(intent), intentState: intentWords[row.state],
 		fence: int64(row.fence), providerID: piID(row.pi),
+	}
+	if row.shared {
+		locked.sharedAt = modelStart
 	}
 	last := w.openOn(intent)
 	for i, a := range w.attempts {
@@ -283,7 +286,7 @@ func (w *world) forget() bool {
 		row.state = intentReady
 		if !left {
 			w.pis[row.pi-1].recorded = 0
-			row.state, row.pi = intentCreating, 0
+			row.state, row.pi, row.shared = intentCreating, 0, false
 		}
 	case row.generation > 1:
 		generation := row.generation

@@ -29,27 +29,33 @@ type variant struct {
 
 // Every shortcut that people take is here, beside the protocol as it is.
 var variants = []variant{
-	{name: "Protocol", env: environment{attributed: true}, bound: bounds{2, 1, 0}, safe: true},
-	{name: "ProtocolDeclines", env: environment{attributed: true}, bound: bounds{2, 0, 1}, safe: true},
-	{name: "ProtocolRefusals", env: environment{attributed: true, refusals: true}, bound: bounds{1, 1, 1}, safe: true},
-	{name: "KeyHonoured", env: environment{keyHonoured: true}, bound: bounds{2, 1, 0}, safe: true},
-	{name: "NoQuietPeriod", env: environment{noQuietPeriod: true}, bound: bounds{2, 1, 0}, safe: true},
-	{name: "Replay", env: environment{replay: true}, bound: bounds{2, 0, 0}, safe: true},
-	{name: "ReplayDeclines", env: environment{replay: true, attributed: true}, bound: bounds{1, 1, 1}, safe: true},
-	{name: "NoFence", env: environment{refusedRows: true}, bound: bounds{2, 0, 1}, mutate: noFence, safe: true},
-	{name: "AttemptNotRecorded", bound: bounds{2, 1, 0}, mutate: attemptNotRecorded, safe: true},
-	{name: "RestoreKeyHonoured", env: environment{restore: true, keyHonoured: true}, bound: bounds{2, 0, 0}, safe: true},
-	{name: "RestoreFrozen", env: environment{restore: true, guard: true}, bound: bounds{2, 0, 0}, safe: true},
+	{name: "Protocol", env: environment{attributed: true}, bound: bounds{2, 1, 0, 0}, safe: true},
+	{name: "ProtocolDeclines", env: environment{attributed: true}, bound: bounds{2, 0, 1, 0}, safe: true},
+	{name: "ProtocolRefusals", env: environment{attributed: true, refusals: true}, bound: bounds{1, 1, 1, 0}, safe: true},
+	{name: "KeyHonoured", env: environment{keyHonoured: true}, bound: bounds{2, 1, 0, 0}, safe: true},
+	{name: "NoQuietPeriod", env: environment{noQuietPeriod: true}, bound: bounds{2, 1, 0, 0}, safe: true},
+	{name: "Replay", env: environment{replay: true}, bound: bounds{2, 0, 0, 0}, safe: true},
+	{name: "ReplayDeclines", env: environment{replay: true, attributed: true}, bound: bounds{1, 1, 1, 0}, safe: true},
+	{name: "NoFence", env: environment{refusedRows: true}, bound: bounds{2, 0, 1, 0}, mutate: noFence, safe: true},
+	{name: "AttemptNotRecorded", bound: bounds{2, 1, 0, 0}, mutate: attemptNotRecorded, safe: true},
+	{name: "RestoreKeyHonoured", env: environment{restore: true, keyHonoured: true}, bound: bounds{2, 0, 0, 0}, safe: true},
+	{name: "RestoreFrozen", env: environment{restore: true, guard: true}, bound: bounds{2, 0, 0, 0}, safe: true},
+	{name: "Page", env: environment{attributed: true, page: true}, bound: bounds{1, 1, 0, 1}, safe: true},
+	{name: "PageDeclines", env: environment{attributed: true, page: true}, bound: bounds{1, 0, 1, 1}, safe: true},
+	{name: "PageTwice", env: environment{attributed: true, page: true}, bound: bounds{1, 0, 0, 2}, safe: true},
+	{name: "PageReplay", env: environment{page: true, replay: true}, bound: bounds{1, 0, 0, 1}, safe: true},
+	{name: "PageKeyHonoured", env: environment{page: true, keyHonoured: true}, bound: bounds{1, 1, 0, 1}, safe: true},
 
-	{name: "RestoreKeyNotHonoured", env: environment{restore: true}, bound: bounds{2, 1, 1}},
-	{name: "TimeoutIsFailed", bound: bounds{2, 1, 1}, mutate: timeoutIsFailed},
-	{name: "AttachBeforeIDStored", bound: bounds{2, 1, 1}, mutate: attachBeforeIDStored},
-	{name: "RotateOnAwaiting", bound: bounds{2, 1, 1}, mutate: rotateOnAwaiting},
-	{name: "RotateAfterQuietPeriod", bound: bounds{2, 1, 1}, mutate: rotateAfterQuietPeriod},
-	{name: "ProcessingIsFailed", bound: bounds{2, 1, 1}, mutate: processingIsFailed},
-	{name: "NoUniqueIndex", env: environment{noUniqueIndexes: true}, bound: bounds{3, 1, 0}, mutate: deadIsSettledTwice},
-	{name: "A2False", env: environment{capturesTwice: true}, bound: bounds{2, 1, 1}},
-	{name: "A2FalseReplay", env: environment{capturesTwice: true, replay: true}, bound: bounds{2, 1, 1}},
+	{name: "RestoreKeyNotHonoured", env: environment{restore: true}, bound: bounds{2, 1, 1, 0}},
+	{name: "TimeoutIsFailed", bound: bounds{2, 1, 1, 0}, mutate: timeoutIsFailed},
+	{name: "AttachBeforeIDStored", bound: bounds{2, 1, 1, 0}, mutate: attachBeforeIDStored},
+	{name: "RotateOnAwaiting", bound: bounds{2, 1, 1, 0}, mutate: rotateOnAwaiting},
+	{name: "RotateAfterQuietPeriod", bound: bounds{2, 1, 1, 0}, mutate: rotateAfterQuietPeriod},
+	{name: "ProcessingIsFailed", bound: bounds{2, 1, 1, 0}, mutate: processingIsFailed},
+	{name: "NoUniqueIndex", env: environment{noUniqueIndexes: true}, bound: bounds{3, 1, 0, 0}, mutate: deadIsSettledTwice},
+	{name: "PageOpensAnother", env: environment{page: true, pageOpensAnother: true}, bound: bounds{1, 0, 0, 2}},
+	{name: "A2False", env: environment{capturesTwice: true}, bound: bounds{2, 1, 1, 0}},
+	{name: "A2FalseReplay", env: environment{capturesTwice: true, replay: true}, bound: bounds{2, 1, 1, 0}},
 }
 
 // bounds of the run: what is safe in a large world is looked at in a small one
@@ -57,9 +63,11 @@ var variants = []variant{
 func (v variant) bounds() bounds {
 	switch {
 	case v.safe && *modelDeep:
-		return bounds{2, 1, 1}
+		return bounds{2, 1, 1, v.bound.pages}
+	case v.safe && modelRace && v.env.page:
+		return bounds{1, 0, 0, 1}
 	case v.safe && modelRace:
-		return bounds{1, 1, min(v.bound.failures, 1)}
+		return bounds{1, 1, min(v.bound.failures, 1), v.bound.pages}
 	}
 	return v.bound
 }

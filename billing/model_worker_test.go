@@ -46,7 +46,7 @@ const (
 func (m *model) standing(p process) Standing {
 	s := Standing{
 		InvoiceOpen: p.status == invoiceOpen, Amount: modelPrice(), IntentState: intentWords[p.state], ProviderIntentID: m.piIDs[p.pi],
-		Attempted: p.attempted, Known: m.known[p.pi][p.known],
+		Attempted: p.attempted, Shared: p.shared, Known: m.known[p.pi][p.known],
 	}
 	if p.open != 0 {
 		s.Open = &m.opens[p.open][p.openState]

@@ -77,6 +77,7 @@ type world struct {
 	pis      [modelPIs]pi
 	workers  [modelWorkers]process
 	restored bool
+	pages    uint8 // how often the page was opened
 }
 
 // intentRow is a row of payment_intents.
@@ -85,6 +86,7 @@ type intentRow struct {
 	generation uint8
 	pi         uint8
 	fence      uint8
+	shared     bool // the customer's page has it
 }
 
 // attemptRow is a row of attempts, with what is on the wire of its attach.
@@ -132,6 +134,7 @@ type process struct {
 	pi          uint8
 	fence       uint8
 	attempted   bool
+	shared      bool
 	open        uint8
 	openState   code
 	openSettled bool

@@ -67,8 +67,12 @@ type Standing struct {
 	ProviderIntentID string // empty until it is stored
 
 	// Attempted tells that an attempt was ever armed on this intent, so that
-	// money may have moved on it, or that a recovery adopted the intent.
+	// money may have moved on it, that a recovery adopted the intent, or that it
+	// is shared.
 	Attempted bool
+	// Shared tells that the customer's page has the intent: what happens on it is
+	// not of our attempts alone.
+	Shared bool
 	// Open is the attempt whose outcome is open, or nil.
 	Open *OpenAttempt
 	// Known holds the ids of this intent's payments that are on record.
@@ -257,9 +261,15 @@ func (s Standing) judgeIdle(seen ProviderIntent, now time.Time) Judgement {
 	if s.Open == nil {
 		return Judgement{Ruling: Free, Reason: "nothing is open at the provider", Evidence: "retrieve"}
 	}
-	if failed, found := s.newFailure(seen); found {
+	failed, found := s.newFailure(seen)
+	switch {
+	case found && !s.Shared:
 		return Judgement{Ruling: Declined, Payment: failed, Code: failed.FailedCode, Reason: "the provider shows a failed payment", Evidence: "retrieve"}
+	case found && s.Open.State == AttemptNeedsAction:
+		// Whichever card failed: this attempt was waiting for the customer, and waits no more.
+		return Judgement{Ruling: Declined, Code: declineNotAuthorised, Reason: "the customer did not authorise it", Evidence: "retrieve"}
 	}
+	// A failure on a shared intent may be of the customer's own card: it says nothing of ours.
 	if now.Before(s.Open.SettledAfter) {
 		return Judgement{Ruling: Unknown, Reason: "the provider shows nothing yet", Evidence: "retrieve"}
 	}

@@ -17,10 +17,15 @@ const (
 	EventRetention   = 180 * 24 * time.Hour
 )
 
+// RequestRetention is how long the API remembers an Idempotency-Key, by the
+// database's clock: whoever repeats a request does so within minutes.
+const RequestRetention = 7 * 24 * time.Hour
+
 // Forgotten is what a Forget deleted.
 type Forgotten struct {
 	Webhooks int64
 	Events   int64
+	Requests int64
 	// Next is where to go on among the events, see Forget.
 	Next int64
 }
@@ -59,8 +64,19 @@ SELECT (SELECT count(*) FROM gone),
        COALESCE((SELECT last.seq FROM (SELECT seq, old FROM seen ORDER BY seq DESC LIMIT 1) last
                  WHERE last.old AND (SELECT count(*) FROM seen) = $3), 0)`
 
-// Forget deletes processed webhook deliveries and events that every endpoint has
-// acknowledged, once they are past their retention: at most limit of each. Call it
+const sqlForgetRequests = `
+DELETE FROM singil.api_requests r
+USING (
+  SELECT id FROM singil.api_requests
+  WHERE created_at < clock_timestamp() - $1::interval
+  ORDER BY created_at
+  LIMIT $2
+  FOR UPDATE SKIP LOCKED
+) old
+WHERE r.id = old.id`
+
+// Forget deletes processed webhook deliveries, events that every endpoint has
+// acknowledged, and the keys of API requests, once they are past their retention: at most limit of each. Call it
 // now and then. after is Next of the call before, at first 0: it leads past old
 // events that some endpoint still has to get, and back to the beginning when the
 // young ones are reached.
@@ -70,6 +86,10 @@ func Forget(ctx context.Context, tx pgx.Tx, now time.Time, after int64, limit in
 		return Forgotten{}, fmt.Errorf("forget webhook events: %w", err)
 	}
 	f.Webhooks = tag.RowsAffected()
+	if tag, err = tx.Exec(ctx, sqlForgetRequests, RequestRetention, limit); err != nil {
+		return Forgotten{}, fmt.Errorf("forget API requests: %w", err)
+	}
+	f.Requests = tag.RowsAffected()
 	if err := tx.QueryRow(ctx, sqlForgetEvents, after, now.Add(-EventRetention), limit).Scan(&f.Events, &f.Next); err != nil {
 		return Forgotten{}, fmt.Errorf("forget events: %w", err)
 	}

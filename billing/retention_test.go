@@ -80,3 +80,23 @@ func TestForgetEvents(t *testing.T) {
 	}
 	l.want("none", `SELECT COALESCE((`+left+`), 'none')`)
 }
+
+func TestForgetRequests(t *testing.T) {
+	t.Parallel()
+	l := setup(t)
+	l.exec(`INSERT INTO singil.api_tokens (id, name, role, hash) VALUES (gen_random_uuid(), 'shop', 'operator', sha256('shop'))`)
+	// Five that are old, whatever became of them, and one that is not.
+	l.exec(`INSERT INTO singil.api_requests (id, token_id, key, request_hash, created_at)
+	        SELECT gen_random_uuid(), t.id, 'old' || n, sha256('x'), clock_timestamp() - $1::interval FROM singil.api_tokens t, generate_series(1, 5) n`,
+		billing.RequestRetention+time.Second)
+	l.exec(`INSERT INTO singil.api_requests (id, token_id, key, request_hash, created_at)
+	        SELECT gen_random_uuid(), t.id, 'young', sha256('x'), clock_timestamp() - $1::interval FROM singil.api_tokens t`,
+		billing.RequestRetention-time.Minute)
+	for _, want := range []int64{3, 2, 0} {
+		// By the database's clock: the virtual one may stand anywhere.
+		if f := l.forget(noon, 0, 3); f.Requests != want {
+			t.Errorf("%+v, want %d", f, want)
+		}
+	}
+	l.want("young", `SELECT string_agg(key, ', ') FROM singil.api_requests`)
+}

@@ -35,6 +35,7 @@ const (
 	RefusalHardDecline  RefusalKind = "hard_decline"
 	RefusalNoCard       RefusalKind = "no_card"
 	RefusalNetworkLimit RefusalKind = "network_limit"
+	RefusalBudget       RefusalKind = "budget"             // not of RetryPlan, which has OverBudget
 	RefusalRecent       RefusalKind = "attempted_recently" // of RetryPlan alone
 )
 
@@ -105,6 +106,9 @@ func Retry(ctx context.Context, tx pgx.Tx, r RetryRequest, limits CardLimits, ho
 	if err != nil {
 		return Retried{}, err
 	}
+	if err := c.mayRetryToday(ctx, tx, r.Now); err != nil {
+		return Retried{}, err
+	}
 	if _, err := tx.Exec(ctx, sqlRetry, id, r.Now, card.ID); err != nil {
 		return Retried{}, fmt.Errorf("retry invoice %s: %w", id, err)
 	}
@@ -148,6 +152,8 @@ func (c *Collection) mayRetry(instance Instance, now retryStanding, r RetryReque
 		return refusedAs(RefusalInFlight, "the provider has not told the outcome yet; the next look is at %s", rfc3339(c.NextAttemptAt))
 	case c.IntentState != IntentCreating && c.IntentState != IntentReady:
 		return refusedAs(RefusalInFlight, "its payment intent is %s; what happened must be settled first", c.IntentState)
+	case c.HeldUntil.After(r.Now):
+		return refusedAs(RefusalCustomer, "the customer has the payment page open until %s; it passes by itself", rfc3339(c.HeldUntil))
 	case now.subscription == SubscriptionPaused:
 		return refusedAs(RefusalPaused, "subscription %s is paused; resume it first", c.SubscriptionNo)
 	}
@@ -159,9 +165,9 @@ func (c *Collection) mayRetry(instance Instance, now retryStanding, r RetryReque
 func (i Instance) mayRetry() error {
 	switch {
 	case i.Frozen:
-		return refusedAs(RefusalFrozen, "charging is frozen: %s", i.FrozenReason)
+		return refusedAs(RefusalFrozen, "charging is frozen: %s; retry when singil unfreeze has let it go on", i.FrozenReason)
 	case i.BreakerOpen:
-		return refusedAs(RefusalBreaker, "the breaker is open, nothing is charged: %s", i.BreakerReason)
+		return refusedAs(RefusalBreaker, "the breaker is open, nothing is charged: %s; mend that, then singil unfreeze, then retry", i.BreakerReason)
 	}
 	return nil
 }
@@ -175,9 +181,23 @@ func (c *Collection) mayRetryAgain(now retryStanding, r RetryRequest) error {
 	card := c.card(c.ChosenMethod.String()).ProviderID
 	switch {
 	case now.claimed:
-		return refusedAs(RefusalEnqueued, "a retry with %s was asked for already, and a worker has it", card)
+		return refusedAs(RefusalEnqueued, "a retry with %s was asked for already, and a worker has it: look at the invoice in a minute", card)
 	case r.PaymentMethod == "" || r.PaymentMethod == card:
-		return refusedAs(RefusalEnqueued, "a retry with %s was asked for already, and waits for the next sweep", card)
+		return refusedAs(RefusalEnqueued, "a retry with %s was asked for already, and waits for the next sweep: look at the invoice in a minute", card)
+	}
+	return nil
+}
+
+// mayRetryToday refuses what the day's budget does not cover: it would only be
+// held back when it is tried.
+func (c *Collection) mayRetryToday(ctx context.Context, q Querier, now time.Time) error {
+	left, err := BudgetLeft(ctx, q, now)
+	if err != nil {
+		return err
+	}
+	if left.LeftCount < 1 || left.LeftMinor < c.Amount.Minor {
+		return refusedAs(RefusalBudget, "the day's budget has %d charges and %s left, and this is %s; retry it after %s, when a new day begins in UTC",
+			left.LeftCount, Money{left.LeftMinor, c.Amount.Currency}.Display(), c.Amount.Display(), rfc3339(now.UTC().Truncate(24*time.Hour).Add(24*time.Hour)))
 	}
 	return nil
 }
@@ -198,13 +218,13 @@ func (c *Collection) retryCard(r RetryRequest, limits CardLimits, holidays Holid
 		}
 		switch {
 		case named == nil:
-			return Card{}, refusedAs(RefusalNoCard, "payment method %s is none of this customer's", clip(r.PaymentMethod))
+			return Card{}, refusedAs(RefusalNoCard, "payment method %s is none of this customer's; name one that is, or none", clip(r.PaymentMethod))
 		case named.Status == "blocked":
-			return Card{}, refusedAs(RefusalHardDecline, "payment method %s is blocked: %s", named.ProviderID, named.Blocked)
+			return Card{}, refusedAs(RefusalHardDecline, "payment method %s is blocked: %s; take another", named.ProviderID, named.Blocked)
 		case named.Status != "active":
-			return Card{}, refusedAs(RefusalNoCard, "payment method %s is %s", named.ProviderID, named.Status)
+			return Card{}, refusedAs(RefusalNoCard, "payment method %s is %s; take another", named.ProviderID, named.Status)
 		case named.saved().Expired(r.Now, zone):
-			return Card{}, refusedAs(RefusalNoCard, "payment method %s expired %02d/%d", named.ProviderID, named.ExpMonth, named.ExpYear)
+			return Card{}, refusedAs(RefusalNoCard, "payment method %s expired %02d/%d; take another", named.ProviderID, named.ExpMonth, named.ExpYear)
 		}
 		c.ChosenMethod = named.ID
 	}
@@ -216,7 +236,7 @@ func (c *Collection) retryCard(r RetryRequest, limits CardLimits, holidays Holid
 		if d.Action == DunningActionHold {
 			return Card{}, refusedAs(RefusalNetworkLimit, "%s; possible again at %s", d.Reason, rfc3339(d.At))
 		}
-		return Card{}, refusedAs(c.noCard(r.Now), "no card can be charged: %s", d.Reason)
+		return Card{}, refusedAs(c.noCard(r.Now), "no card can be charged: %s; the customer has to save another, or to pay it themselves", d.Reason)
 	}
 	return choice.Card, nil
 }

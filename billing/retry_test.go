@@ -75,6 +75,8 @@ func TestRetryByHandIsRefused(t *testing.T) {
 		"in review":     {`UPDATE singil.invoices SET status = 'review', reason = 'odd'`, "", "in review: odd"},
 		"frozen":        {`UPDATE singil.instance SET frozen = true, frozen_reason = 'drill'`, "", "frozen: drill"},
 		"breaker":       {`UPDATE singil.provider_state SET breaker_open = true, breaker_reason = '401'`, "", "breaker is open"},
+		"day is spent":  {`UPDATE singil.charge_budget SET max_count = used_count`, "", "0 charges and ₱999,999,501.00 left, and this is ₱499.00; retry it after 2026-02-01T00:00:00Z"},
+		"over the day":  {`UPDATE singil.charge_budget SET max_minor = used_minor + 49899`, "", "₱498.99 left, and this is ₱499.00"},
 		"paused":        {`UPDATE singil.subscriptions SET status = 'paused', paused_at = now()`, "", "resume it first"},
 		"in flight":     {"arm", "", "not known yet"},
 		"card blocked":  {`UPDATE singil.payment_methods SET status = 'blocked', blocked_code = 'lost_card'`, "pm_1", "blocked: lost_card"},

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
@@ -18,6 +19,7 @@ type SavedMethod struct {
 	ExpMonth    int // 0: not told
 	ExpYear     int
 	SessionType string
+	SavedAt     time.Time // by the provider's clock; zero: not told
 }
 
 // RefreshedMethods is what a refresh changed, by the provider's ids.

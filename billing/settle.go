@@ -48,6 +48,9 @@ var pollLadder = []time.Duration{time.Minute, 5 * time.Minute, 15 * time.Minute,
 // PatienceWithProvider is how long an outcome may stay open before a human looks.
 const PatienceWithProvider = 72 * time.Hour
 
+// pollsInPatience is how many looks the ladder has in PatienceWithProvider.
+const pollsInPatience = 6
+
 // nextPoll is when to look again after n looks.
 func nextPoll(n int, now time.Time) time.Time {
 	return now.Add(pollLadder[min(n, len(pollLadder)-1)])
@@ -61,7 +64,7 @@ ORDER BY s.id
 FOR NO KEY UPDATE`
 
 const sqlSettleLock = `
-SELECT i.id, i.status, i.poll_count, i.waiting_for, pi.id, pi.state, pi.fence, COALESCE(pi.provider_intent_id, '')
+SELECT i.id, i.status, i.poll_count, i.waiting_for, pi.id, pi.state, pi.fence, COALESCE(pi.provider_intent_id, ''), pi.shared_at
 FROM singil.invoices i
 JOIN singil.payment_intents pi ON pi.invoice_id = i.id
 WHERE pi.id = ANY ($1)
@@ -85,6 +88,7 @@ type lockedRow struct {
 	intentState IntentState
 	fence       int64
 	providerID  string
+	sharedAt    time.Time // with the customer's page; zero: never
 
 	// The open attempt, else the last one, else zero.
 	attempt      uuid.UUID
@@ -150,7 +154,9 @@ func lockForSettle(ctx context.Context, tx pgx.Tx, list []Settlement) (map[uuid.
 	batch.Queue(sqlSettleLock, intents).Query(func(rows pgx.Rows) error {
 		var r lockedRow
 		var invoice uuid.UUID
-		_, err := pgx.ForEachRow(rows, []any{&invoice, &r.status, &r.polls, &r.waitingFor, &r.intent, &r.intentState, &r.fence, &r.providerID}, func() error {
+		var shared *time.Time
+		_, err := pgx.ForEachRow(rows, []any{&invoice, &r.status, &r.polls, &r.waitingFor, &r.intent, &r.intentState, &r.fence, &r.providerID, &shared}, func() error {
+			r.sharedAt = orZero(shared)
 			locked[r.intent] = r
 			return nil
 		})
@@ -218,7 +224,8 @@ func (w *writes) paid(s Settlement, row lockedRow) Settled {
 	if row.status == InvoicePaid {
 		return Settled{InvoiceStatus: InvoicePaid, Reason: "already paid"}
 	}
-	if row.attempt != uuid.Nil && row.attemptState != AttemptSucceeded {
+	// What is over on a shared intent stays as it was: the customer has paid it.
+	if row.open() || row.attempt != uuid.Nil && row.attemptState != AttemptSucceeded && row.sharedAt.IsZero() {
 		w.closeAttempt(row.attempt, AttemptSucceeded, s.Judgement)
 	}
 	switch row.intentState {
@@ -260,9 +267,16 @@ func (w *writes) lookLater(s Settlement, row lockedRow) Settled {
 	if row.open() && w.now.Sub(row.armedAt) > PatienceWithProvider {
 		return w.park(s, row, "the outcome is still open after "+PatienceWithProvider.String()+": "+s.Judgement.Reason)
 	}
-	at := nextPoll(row.polls, w.now)
+	polls := row.polls
+	if row.waitingFor != WaitingForProvider {
+		polls = 0
+	}
+	if !row.open() && polls > pollsInPatience { // of what the customer's page has begun
+		return w.park(s, row, fmt.Sprintf("the outcome is still open after %d looks: %s", polls, s.Judgement.Reason))
+	}
+	at := nextPoll(polls, w.now)
 	w.invoices = append(w.invoices, invoiceChange{
-		ID: c.InvoiceID, Status: InvoiceOpen, NextAttemptAt: &at, WaitingFor: WaitingForProvider, Polls: row.polls + 1, Reason: s.Judgement.Reason,
+		ID: c.InvoiceID, Status: InvoiceOpen, NextAttemptAt: &at, WaitingFor: WaitingForProvider, Polls: polls + 1, Reason: s.Judgement.Reason,
 	})
 	return Settled{Applied: true, InvoiceStatus: InvoiceOpen, NextAttemptAt: at, Reason: s.Judgement.Reason}
 }
@@ -279,7 +293,10 @@ func (w *writes) needsCustomer(s Settlement, row lockedRow) Settled {
 		return w.park(s, row, err.Error())
 	}
 	facts := c.facts()
-	if row.attempt != uuid.Nil {
+	switch {
+	case s.Attempt == uuid.Nil && !row.sharedAt.IsZero(): // the page has sent the customer there, who is not waited for without end
+		facts.settleFact(PastAttempt{ArmedAt: row.sharedAt, State: AttemptNeedsAction})
+	case row.attempt != uuid.Nil:
 		facts.settleFact(PastAttempt{CardID: row.card, ArmedAt: row.armedAt, State: AttemptNeedsAction})
 	}
 	decision := policy.NextAttempt(facts, w.now, zone, w.holidays)
@@ -289,6 +306,9 @@ func (w *writes) needsCustomer(s Settlement, row lockedRow) Settled {
 	polls := row.polls
 	if row.waitingFor != WaitingForCustomer {
 		polls = 0
+	}
+	// On a shared intent without an attempt of ours it is the page that sent the customer there.
+	if row.waitingFor != WaitingForCustomer && (s.Attempt != uuid.Nil || row.sharedAt.IsZero()) {
 		w.emit(c, "invoice.needs_action", fields{"url": j.ActionURL, "reason": j.Reason, "payment_intent_id": row.providerID})
 		w.overdue = append(w.overdue, c.SubscriptionID)
 	}

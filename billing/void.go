@@ -18,7 +18,7 @@ FOR NO KEY UPDATE`
 
 const sqlGiveUpLock = `
 SELECT i.id, i.subscription_id, i.customer_id, s.external_id, i.period_no, i.amount_minor, i.currency, i.status, COALESCE(i.reason, ''), i.waiting_for,
-       i.next_attempt_at, i.attempt_count
+       i.next_attempt_at, i.attempt_count, i.held_until
 FROM singil.invoices i
 JOIN singil.subscriptions s ON s.id = i.subscription_id
 WHERE i.id = $1
@@ -59,7 +59,7 @@ type givenUp struct {
 	amount                     Money
 	status, reason             string
 	waitingFor                 WaitingFor
-	next                       *time.Time
+	next, held                 *time.Time
 	attempts                   int
 }
 
@@ -73,7 +73,7 @@ func giveUp(ctx context.Context, tx pgx.Tx, id, status string, entry AuditEntry,
 	}
 	var i givenUp
 	switch err := tx.QueryRow(ctx, sqlGiveUpLock, parsed).Scan(&i.id, &i.subscription, &i.customer, &i.name, &i.no, &i.amount.Minor, &i.amount.Currency,
-		&i.status, &i.reason, &i.waitingFor, &i.next, &i.attempts); {
+		&i.status, &i.reason, &i.waitingFor, &i.next, &i.attempts, &i.held); {
 	case errors.Is(err, pgx.ErrNoRows):
 		return fmt.Errorf("invoice %s: %w", parsed, ErrNotFound)
 	case err != nil:
@@ -83,7 +83,7 @@ func giveUp(ctx context.Context, tx pgx.Tx, id, status string, entry AuditEntry,
 	if err := tx.QueryRow(ctx, sqlGiveUpStanding, i.id).Scan(&open, &payment); err != nil {
 		return fmt.Errorf("look at invoice %s: %w", i.id, err)
 	}
-	if err := i.mayGiveUp(status, open, payment); err != nil {
+	if err := i.mayGiveUp(status, open, payment, act.Now); err != nil {
 		return err
 	}
 	if _, err := tx.Exec(ctx, sqlGiveUp, i.id, status, act.Reason); err != nil {
@@ -118,7 +118,7 @@ func giveUp(ctx context.Context, tx pgx.Tx, id, status string, entry AuditEntry,
 }
 
 // mayGiveUp says why the invoice may not be given up.
-func (i givenUp) mayGiveUp(status string, open, payment *string) error {
+func (i givenUp) mayGiveUp(status string, open, payment *string, now time.Time) error {
 	switch {
 	case i.status == status:
 		return refused("invoice %s is %s already", i.id, i.status)
@@ -128,6 +128,8 @@ func (i givenUp) mayGiveUp(status string, open, payment *string) error {
 		return refused("invoice %s: the customer may still authorise the attempt, and the money would belong to nothing; wait until it has an outcome", i.id)
 	case open != nil:
 		return refused("invoice %s: the outcome of its last attempt is not known, and money may be on its way: singil reconcile %s --reason ... first", i.id, i.id)
+	case i.status == InvoiceOpen && orZero(i.held).After(now):
+		return refused("invoice %s: the customer has the payment page open until %s, and may be paying now; it passes by itself", i.id, rfc3339(*i.held))
 	case payment != nil:
 		return refused("invoice %s: the provider holds payment %s for it; refund that first, or leave the invoice as it is", i.id, *payment)
 	}

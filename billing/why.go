@@ -172,6 +172,10 @@ func (e *explanation) invoice(c *Collection, i retryCandidate) {
 	case c.Open != nil, c.WaitingFor == WaitingForProvider:
 		e.say("outcome", true, "%s: the outcome of the last attempt is not known; PayMongo is asked at %s, or now with singil reconcile %s --reason ...", what, rfc3339(c.NextAttemptAt), c.InvoiceID)
 		return
+	case c.HeldUntil.After(e.now):
+		e.at(c.HeldUntil)
+		e.say("held", true, "%s: the customer has the payment page open; nothing is attempted before %s, and then it goes on by itself", what, rfc3339(c.HeldUntil))
+		return
 	case e.s.Status == SubscriptionPaused:
 		e.say("paused", true, "%s waits until the subscription is resumed", what)
 		return

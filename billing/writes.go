@@ -150,7 +150,9 @@ SET status = r.status,
     action_url = NULLIF(r.action_url, ''),
     paid_at = r.paid_at,
     payment_id = NULLIF(r.payment_id, ''),
-    look_back_at = CASE WHEN r.status IN ('uncollectible', 'review') AND i.attempt_count > 0 THEN $12::timestamptz + interval '1 day' END,
+    look_back_at = CASE WHEN r.status IN ('uncollectible', 'review')
+                             AND (i.attempt_count > 0 OR EXISTS (SELECT FROM singil.payment_intents pi WHERE pi.invoice_id = i.id AND pi.shared_at IS NOT NULL))
+                        THEN $12::timestamptz + interval '1 day' END,
     look_backs = 0,
     updated_at = clock_timestamp()
 FROM unnest($1::uuid[], $2::text[], $3::timestamptz[], $4::text[], $5::int[], $6::text[], $7::text[], $8::text[], $9::text[], $10::timestamptz[], $11::text[])

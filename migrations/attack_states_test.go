@@ -34,6 +34,14 @@ var legalChanges = map[string]map[string][]string{
 		"no_effect":    {"succeeded"},
 		"succeeded":    {},
 	},
+	"card_setups": {
+		"creating":  {"open"},
+		"open":      {"paid", "saved", "cancelled", "review"},
+		"paid":      {"saved"},
+		"review":    {"paid", "saved", "cancelled"},
+		"saved":     {},
+		"cancelled": {},
+	},
 }
 
 // stateOf tells how row 1 of a table gets into a state, and how it changes to
@@ -77,6 +85,11 @@ var stateOf = map[string]struct {
 		column: "state",
 		into:   func(state string) []string { return attempt(1, state) },
 		change: func(_, to string) string { return set("attempts", 101, asAttempt(to)) },
+	},
+	"card_setups": {
+		column: "state",
+		into:   func(state string) []string { return []string{put("card_setups"), bornAs(state)} },
+		change: func(_, to string) string { return set("card_setups", 9, asSetup(to)) },
 	},
 }
 

@@ -96,7 +96,10 @@ var rows = map[string]map[string]string{
 		"payment_id": "'pay_9'", "provider_intent_id": "'pi_1'", "invoice_id": id(1), "status": "'paid'", "amount_minor": "49900",
 		"currency": "'PHP'", "livemode": "false", "source": "'webhook'",
 	},
-	"refunds":        {"id": id(9), "payment_id": "'pay_9'", "amount_minor": "100", "currency": "'PHP'"},
+	"refunds": {"id": id(9), "payment_id": "'pay_9'", "amount_minor": "100", "currency": "'PHP'"},
+	"card_setups": {
+		"id": id(9), "customer_id": id(1), "amount_minor": "10000", "currency": "'PHP'", "livemode": "false", "session_type": "'off_session'",
+	},
 	"webhook_events": {"event_id": "'evt_9'", "type": "'payment.paid'", "livemode": "false", "body": "''"},
 	"events":         {"id": id(9), "type": "'invoice.paid'", "subscription_id": id(1), "data": "'{}'", "occurred_at": "now()"},
 	"charge_budget":  {"day": "'2026-02-01'", "livemode": "false", "max_count": "10", "max_minor": "1000"},
@@ -105,6 +108,8 @@ var rows = map[string]map[string]string{
 	"recoveries": {
 		"id": id(9), "actor": "'ana'", "reason": "'drill'", "waived": "false", "from_at": "now()", "noticed_at": "now()", "report": "'{}'",
 	},
+	"api_tokens":   {"id": id(9), "name": "'shop'", "role": "'viewer'", "hash": "sha256('9')"},
+	"api_requests": {"id": id(9), "token_id": id(9), "key": "'k9'", "request_hash": "sha256('9')"},
 	"audit_chain": {
 		"no": "1000001", "audit_id": "COALESCE((SELECT max(id) FROM singil.audit_log), 1)", "hash": "sha256('')",
 	},
@@ -192,7 +197,7 @@ type attack struct {
 	code   string // SQLSTATE; "": that of the kind of rule
 }
 
-var attacks = slices.Concat(constraintAttacks, guardAttacks)
+var attacks = slices.Concat(constraintAttacks, guardAttacks, onSessionAttacks)
 
 // constraintAttacks break what one row, or two rows of one table, say.
 var constraintAttacks = []attack{
@@ -592,6 +597,58 @@ var guardAttacks = []attack{
 	{rule: "refunds.id_is_forever", legal: []string{put("payments"), put("refunds")}, attack: set("refunds", 9, "id = "+id(8))},
 	{rule: "refunds.append_only", name: "delete", attack: `DELETE FROM singil.refunds`},
 	{rule: "refunds.append_only", name: "truncate", attack: `TRUNCATE singil.refunds`},
+	{rule: "api_tokens.api_tokens_pkey", legal: []string{put("api_tokens")}, attack: put("api_tokens", "name='web'", "hash=sha256('8')")},
+	{rule: "api_tokens.api_tokens_name_check", attack: put("api_tokens", "name='Shop 1'")},
+	{rule: "api_tokens.api_tokens_role_check", attack: put("api_tokens", "role='owner'")},
+	{rule: "api_tokens.api_tokens_hash_key", legal: []string{put("api_tokens")}, attack: put("api_tokens", "id="+id(8), "name='web'")},
+	{rule: "api_tokens.api_tokens_hash_check", attack: put("api_tokens", "hash='x'")},
+	{
+		rule: "api_tokens.api_tokens_one_of_a_name", legal: []string{put("api_tokens")},
+		attack: put("api_tokens", "id="+id(8), "hash=sha256('8')"),
+	},
+	{rule: "api_tokens.guard_api_tokens", name: "more rights", legal: []string{put("api_tokens")}, attack: set("api_tokens", 9, "role = 'admin'")},
+	{rule: "api_tokens.guard_api_tokens", name: "another secret", legal: []string{put("api_tokens")}, attack: set("api_tokens", 9, "hash = sha256('8')")},
+	{rule: "api_tokens.guard_api_tokens", name: "another name", legal: []string{put("api_tokens")}, attack: set("api_tokens", 9, "name = 'web'")},
+	{
+		rule: "api_tokens.guard_api_tokens", name: "a longer life", legal: []string{put("api_tokens", "expires_at=now()")},
+		attack: set("api_tokens", 9, "expires_at = NULL"),
+	},
+	{
+		rule: "api_tokens.guard_api_tokens", name: "back from the dead", legal: []string{put("api_tokens"), set("api_tokens", 9, "revoked_at = now()")},
+		attack: set("api_tokens", 9, "revoked_at = NULL"),
+	},
+	{rule: "api_tokens.append_only", name: "delete", attack: `DELETE FROM singil.api_tokens`},
+	{rule: "api_tokens.append_only", name: "truncate", attack: `TRUNCATE singil.api_tokens CASCADE`},
+	{
+		rule: "api_requests.api_requests_pkey", legal: []string{put("api_tokens"), put("api_requests")},
+		attack: put("api_requests", "key='k8'"),
+	},
+	{rule: "api_requests.api_requests_token_id_fkey", attack: put("api_requests")},
+	{rule: "api_requests.api_requests_key_check", legal: []string{put("api_tokens")}, attack: put("api_requests", "key=''")},
+	{rule: "api_requests.api_requests_request_hash_check", legal: []string{put("api_tokens")}, attack: put("api_requests", "request_hash='x'")},
+	{rule: "api_requests.api_requests_claims_check", legal: []string{put("api_tokens")}, attack: put("api_requests", "claims=0")},
+	{rule: "api_requests.api_requests_status_check", legal: []string{put("api_tokens")}, attack: put("api_requests", "status=500", "answer='{}'")},
+	{
+		rule: "api_requests.one_request_of_a_key", legal: []string{put("api_tokens"), put("api_requests")},
+		attack: put("api_requests", "id="+id(8), "request_hash=sha256('8')"),
+	},
+	{rule: "api_requests.answered_has_an_answer", legal: []string{put("api_tokens")}, attack: put("api_requests", "status=200")},
+	{
+		rule: "api_requests.answered_is_not_claimed", legal: []string{put("api_tokens")},
+		attack: put("api_requests", "status=200", "answer='{}'", "claimed_until=now()"),
+	},
+	{
+		rule: "api_requests.guard_api_requests", name: "another answer", legal: []string{put("api_tokens"), put("api_requests", "status=200", "answer='{}'")},
+		attack: set("api_requests", 9, "answer = '[]'"),
+	},
+	{
+		rule: "api_requests.guard_api_requests", name: "another request", legal: []string{put("api_tokens"), put("api_requests")},
+		attack: set("api_requests", 9, "request_hash = sha256('8')"),
+	},
+	{
+		rule: "api_requests.guard_api_requests", name: "fewer claims", legal: []string{put("api_tokens"), put("api_requests", "claims=2")},
+		attack: set("api_requests", 9, "claims = 1"),
+	},
 	{rule: "recoveries.recoveries_pkey", legal: []string{put("recoveries")}, attack: put("recoveries", "actor='ben'")},
 	{rule: "recoveries.recoveries_actor_check", attack: put("recoveries", "actor=''")},
 	{rule: "recoveries.append_only", name: "delete", attack: `DELETE FROM singil.recoveries`},

@@ -162,10 +162,13 @@ func probe(t *testing.T, tx pgx.Tx, name, sql string) error {
 // operatorOnly are the statements of commands that people type. The daemon has
 // none of their rights.
 var operatorOnly = []string{
-	"billing.sqlAddEndpoint", "billing.sqlAdopt", "billing.sqlAskRefund", "billing.sqlCloseBreaker", "billing.sqlCloseRefund", "billing.sqlEnableEndpoint",
-	"billing.sqlImportNewCards", "billing.sqlImportNewCustomers", "billing.sqlImportNewPlans", "billing.sqlImportNewSubscriptions",
+	"billing.sqlAddEndpoint", "billing.sqlAdopt", "billing.sqlAskRefund", "billing.sqlCloseBreaker", "billing.sqlCloseRefund", "billing.sqlCustomerAdd", "billing.sqlCustomerLink",
+	"billing.sqlDeleteCustomer", "billing.sqlEnableEndpoint",
+	"billing.sqlImportNewCustomers", "billing.sqlImportNewPlans", "billing.sqlImportNewSubscriptions",
 	"billing.sqlImportOldCards", "billing.sqlImportOldCustomers", "billing.sqlImportOldPlans", "billing.sqlImportOldSubscriptions",
-	"billing.sqlLifecyclePlan", "billing.sqlLifecycleStore", "billing.sqlMethodAdd", "billing.sqlRecovered",
+	"billing.sqlLifecyclePlan", "billing.sqlLifecycleStore", "billing.sqlMethodPlaces", "billing.sqlPayShare",
+	"billing.sqlRecovered", "billing.sqlRequestAnswer", "billing.sqlRequestClaim",
+	"billing.sqlSetupAdopt", "billing.sqlSetupOpen", "billing.sqlSetupStart", "billing.sqlTokenCreate", "billing.sqlTokenRevoke",
 }
 
 func TestGrantsSuffice(t *testing.T) {
@@ -279,20 +282,23 @@ func TestForbidden(t *testing.T) {
 			`UPDATE singil.charge_budget SET max_minor = 1`, `UPDATE singil.audit_log SET reason = ''`, `UPDATE singil.audit_chain SET no = 1`,
 			`UPDATE singil.subscriptions SET customer_id = NULL`, `UPDATE singil.payment_methods SET provider_payment_method_id = 'pm_mine'`,
 			`INSERT INTO singil.subscriptions (id) VALUES (NULL)`, `INSERT INTO singil.endpoints (id) VALUES (NULL)`, `INSERT INTO singil.recoveries (id) VALUES (NULL)`,
-			`INSERT INTO singil.payment_methods (id) VALUES (NULL)`, `INSERT INTO river.river_migration (version) VALUES (99)`,
+			`INSERT INTO singil.api_tokens (id) VALUES (NULL)`,
+			`UPDATE singil.api_tokens SET revoked_at = NULL`, `UPDATE singil.api_requests SET answer = ''`, `INSERT INTO river.river_migration (version) VALUES (99)`,
+			`INSERT INTO singil.customers (id) VALUES (NULL)`, `INSERT INTO singil.card_setups (id) VALUES (NULL)`, `UPDATE singil.payment_intents SET shared_at = now()`,
 			`CREATE TABLE singil.mine (a int)`, `CREATE TABLE river.mine (a int)`, `CREATE TABLE public.mine (a int)`, `CREATE SCHEMA mine`,
 			`ALTER TABLE singil.invoices DISABLE TRIGGER ALL`, `ALTER TABLE singil.payments ADD COLUMN a int`, `DROP TABLE singil.attempts`,
 			`DROP TRIGGER append_only ON singil.payments`, `CREATE OR REPLACE FUNCTION singil.append_only() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'`,
 			`SET LOCAL session_replication_role = replica`, `GRANT singil_owner TO singil_worker`, `UPDATE singil.goose_db_version SET is_applied = false`,
 		},
 		"singil_operator": {
-			`DELETE FROM singil.invoices`, `DELETE FROM singil.audit_log`, `TRUNCATE singil.payments CASCADE`, `UPDATE singil.invoices SET amount_minor = 1`,
+			`DELETE FROM singil.invoices`, `DELETE FROM singil.api_tokens`, `UPDATE singil.api_tokens SET role = 'admin'`, `DELETE FROM singil.audit_log`, `TRUNCATE singil.payments CASCADE`, `UPDATE singil.invoices SET amount_minor = 1`,
 			`UPDATE singil.payments SET amount_minor = 1`, `UPDATE singil.audit_log SET actor = 'x'`, `ALTER TABLE singil.audit_log DISABLE TRIGGER ALL`,
 			`UPDATE singil.recoveries SET waived = false`, `UPDATE singil.payment_methods SET provider_payment_method_id = 'pm_mine'`,
 			`CREATE TABLE singil.mine (a int)`, `SET LOCAL session_replication_role = replica`,
 		},
 		"singil_readonly": {
-			`SELECT secret FROM singil.endpoints`, `SELECT body FROM singil.webhook_events`, `INSERT INTO singil.audit_log (actor) VALUES ('x')`,
+			`SELECT secret FROM singil.endpoints`, `SELECT body FROM singil.webhook_events`, `SELECT hash FROM singil.api_tokens`,
+			`SELECT answer FROM singil.api_requests`, `INSERT INTO singil.audit_log (actor) VALUES ('x')`,
 			`UPDATE singil.instance SET frozen = false`, `DELETE FROM river.river_job`, `LOCK TABLE singil.instance IN EXCLUSIVE MODE`,
 			`SELECT FROM singil.invoices FOR UPDATE`, `SELECT FROM singil.instance FOR SHARE`, `CREATE TABLE public.mine (a int)`, `CREATE SCHEMA mine`,
 			`SELECT nextval('river.river_job_id_seq')`, `TRUNCATE singil.events`,

@@ -1,5 +1,5 @@
 // Package server is what Singil shows to the network: PayMongo's webhooks,
-// metrics and health.
+// metrics, health, and the HTTP API of package api.
 //
 // It owns routes, limits and status codes. It decides nothing about money: a
 // webhook is handed to package worker, raw, and answered by what comes back.
@@ -20,6 +20,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"github.com/singil/singil/server/api"
 	"github.com/singil/singil/worker"
 )
 
@@ -49,7 +50,12 @@ type Check struct {
 type Config struct {
 	// Inbox takes PayMongo's webhooks. nil: no secret is configured, and there is
 	// no such route; open outcomes are then found by looking alone.
-	Inbox    Inbox
+	Inbox Inbox
+	// API answers /v1/ and /openapi.json: api.New makes it. nil: it is switched off,
+	// and there are no such routes.
+	API http.Handler
+	// River answers api.RiverPath: api.NewRiver makes it. nil: there is no such page.
+	River    http.Handler
 	Registry *prometheus.Registry
 	// Checks of readiness, in the order in which they are told of.
 	Checks []Check
@@ -68,6 +74,13 @@ func New(cfg Config) http.Handler {
 	mux := http.NewServeMux()
 	if cfg.Inbox != nil {
 		mux.HandleFunc("POST /webhooks/paymongo", s.webhook)
+	}
+	if cfg.API != nil {
+		mux.Handle("/v1/", cfg.API)
+		mux.Handle("/openapi.json", cfg.API)
+	}
+	if cfg.River != nil {
+		mux.Handle(api.RiverPath, cfg.River)
 	}
 	mux.Handle("GET /metrics", promhttp.HandlerFor(cfg.Registry, promhttp.HandlerOpts{
 		Registry: cfg.Registry, ErrorLog: slog.NewLogLogger(cfg.Log.Handler(), slog.LevelWarn),

@@ -203,13 +203,14 @@ func TestUnknownPayment(t *testing.T) {
 		}
 	}
 	p.settle()
-	p.want("ignored", `SELECT string_agg(result, '') FROM singil.webhook_events`)
-	p.want("2", `SELECT count(*)::text FROM singil.webhook_events WHERE processed_at IS NULL`)
+	// Other programs of the merchant take payments on the same account.
+	p.want("elsewhere none", `SELECT string_agg(substr(event_id, 5), ' ' ORDER BY event_id) FROM singil.webhook_events WHERE result = 'ignored'`)
+	p.want("1", `SELECT count(*)::text FROM singil.webhook_events WHERE processed_at IS NULL`)
 	for after := time.Minute; after < 9*time.Hour; after += 59 * time.Minute {
 		p.set(noon.Add(after))
 		p.tick()
 	}
-	p.want("pay_none 12300, pay_ours 12300", `SELECT string_agg(payment_id || ' ' || amount_minor, ', ' ORDER BY payment_id) FROM singil.payments WHERE invoice_id IS NULL`)
+	p.want("pay_ours 12300", `SELECT string_agg(payment_id || ' ' || amount_minor, ', ' ORDER BY payment_id) FROM singil.payments WHERE invoice_id IS NULL`)
 	p.wantMetric(`singil_unknown_payments_total{metadata="ours"} 1`)
 	p.wantMetric(`singil_unknown_payments_total{metadata="none"} 1`)
 }

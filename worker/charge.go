@@ -86,6 +86,9 @@ func (w *Collector) collect(ctx context.Context, invoice uuid.UUID, mayCharge bo
 				Action: billing.DunningActionRetryAt, At: c.now, Reason: "nothing is open at the provider",
 			}})
 		}
+		if held := c.HeldUntil.Sub(c.now); mayCharge && c.InvoiceOpen && c.Open == nil && held > 0 {
+			return c.put(ctx, billing.Settlement{Judgement: billing.Judgement{Ruling: billing.Deferred}, Decision: c.hold(held, billing.ReasonHeld)})
+		}
 		switch step {
 		case billing.StepCreate:
 			if done, err := c.create(ctx); done || err != nil {

@@ -281,6 +281,9 @@ func (n *notice) readMetadata(m paymongo.Metadata) {
 	if id, err := uuid.Parse(m["invoice"]); err == nil {
 		n.InvoiceID = id
 	}
+	if id, err := uuid.Parse(m[setupMark]); err == nil && n.Environment != "" {
+		n.SetupID = id
+	}
 }
 
 func (n *notice) readPayment(p *paymongo.Payment) {

@@ -101,7 +101,7 @@ func (g *PayMongo) SavedCards(ctx context.Context, customer string) (cards []bil
 }
 
 func savedMethod(m *paymongo.CustomerPaymentMethod) (billing.SavedMethod, error) {
-	card := billing.SavedMethod{ProviderID: tidy(m.PaymentMethodID), SessionType: string(m.SessionType)}
+	card := billing.SavedMethod{ProviderID: tidy(m.PaymentMethodID), SessionType: string(m.SessionType), SavedAt: m.CreatedAt.Time}
 	if card.ProviderID == "" {
 		return card, fmt.Errorf("saved card %q has no id that an attach could take", m.ID)
 	}

@@ -19,7 +19,7 @@ const (
 )
 
 var (
-	jobKinds   = []string{ChargeArgs{}.Kind(), ChargeBatchArgs{}.Kind(), ReconcileArgs{}.Kind(), SweepArgs{}.Kind(), WebhookArgs{}.Kind(), otherLabel}
+	jobKinds   = []string{ChargeArgs{}.Kind(), ChargeBatchArgs{}.Kind(), ReconcileArgs{}.Kind(), SweepArgs{}.Kind(), WebhookArgs{}.Kind(), CardSetupArgs{}.Kind(), otherLabel}
 	jobResults = []string{jobOK, jobRetry, jobDiscarded, jobCancelled, jobInterrupted, jobSnoozed}
 )
 

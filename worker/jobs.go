@@ -104,6 +104,7 @@ func (w *Collector) Workers() *river.Workers {
 	river.AddWorker(workers, &reconcileWorker{collector: w})
 	river.AddWorker(workers, &sweepWorker{collector: w})
 	river.AddWorker(workers, &webhookWorker{collector: w})
+	river.AddWorker(workers, &cardSetupWorker{collector: w})
 	return workers
 }
 

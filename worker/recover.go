@@ -279,7 +279,7 @@ func (r *recovery) reload(ctx context.Context, c *billing.Collection) error {
 	if !r.Apply {
 		c.CreateKey, c.CreateFailures = c.NextKey(), 0
 		c.Generation++
-		c.ProviderIntentID, c.IntentState, c.Attempted, c.Open = "", billing.IntentCreating, false, nil
+		c.ProviderIntentID, c.IntentState, c.Attempted, c.Shared, c.Open = "", billing.IntentCreating, false, false, nil
 		return nil
 	}
 	again, err := billing.Load(ctx, r.Pool, []uuid.UUID{c.InvoiceID}, r.now)
@@ -369,6 +369,8 @@ func (r *recovery) matchLost(ctx context.Context, f *foundIntent, unrecorded boo
 	switch {
 	case err != nil:
 		return err
+	case c == nil && f.metadata[setupMark] != "":
+		return r.sale(ctx, f, unrecorded)
 	case c == nil:
 		return r.unplaced(ctx, f, unrecorded)
 	case r.done[c.InvoiceID], c.Status == billing.InvoicePaid:
@@ -533,6 +535,58 @@ func (r *recovery) second(ctx context.Context, c *billing.Collection, f *foundIn
 		}
 	}
 	return r.review(ctx, c, f.id, "money on a payment intent that is not this invoice's, or not its only one")
+}
+
+// sale is about money of a card setup: the merchant's own, and no invoice's. A
+// setup that the books have lost is written down again, so that its card is found.
+func (r *recovery) sale(ctx context.Context, f *foundIntent, unrecorded bool) error {
+	if !unrecorded {
+		return nil
+	}
+	named, _ := uuid.Parse(f.metadata[setupMark]) // the zero one is nobody's
+	setup, err := billing.CardSetupOf(ctx, r.Pool, f.id, named)
+	if err != nil {
+		return err
+	}
+	found := "money of a card setup"
+	if setup == uuid.Nil && named != uuid.Nil {
+		if found = "money of a card setup that the books had lost"; r.Apply {
+			if setup, err = r.adoptSetup(ctx, f, named); err != nil {
+				return err
+			}
+		}
+	}
+	for _, p := range f.payments {
+		if p.Status != "paid" {
+			continue
+		}
+		if r.Apply && setup != uuid.Nil {
+			if err := r.tx(ctx, func(tx pgx.Tx) error { return billing.RecordSale(ctx, tx, setup, p, f.id, "list") }); err != nil {
+				return err
+			}
+		}
+		r.report.add(RecoveryItem{
+			AmountMinor: p.Amount.Minor, Currency: p.Amount.Currency, PaymentIntent: f.id, Payment: p.ID, Action: RecoverySale, Found: found,
+		})
+	}
+	return nil
+}
+
+// adoptSetup is uuid.Nil if the provider does not show the intent, or if the
+// customer is lost too.
+func (r *recovery) adoptSetup(ctx context.Context, f *foundIntent, named uuid.UUID) (setup uuid.UUID, err error) {
+	customer, found, err := billing.CustomerNamed(ctx, r.Pool, f.metadata["customer"])
+	if err != nil || !found {
+		return uuid.Nil, err
+	}
+	seen, _, err := r.show(ctx, f.id)
+	if err != nil || seen == nil {
+		return uuid.Nil, err
+	}
+	err = r.tx(ctx, func(tx pgx.Tx) error {
+		return billing.AdoptCardSetup(ctx, tx, named, customer.ID, *seen, r.Actor, r.now)
+	})
+	return named, err
 }
 
 // unplaced is about money of ours that has no invoice: a period that the

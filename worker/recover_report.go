@@ -19,6 +19,7 @@ const (
 	RecoveryReview RecoveryAction = "review" // a human decides
 	RecoveryOpen   RecoveryAction = "open"   // left open without a proof, because somebody answers for it
 	RecoveryRecord RecoveryAction = "record" // money without an invoice
+	RecoverySale   RecoveryAction = "sale"   // money of a card setup: the merchant's own
 )
 
 // RecoveryItem is what was found about one invoice, or about money that has none.

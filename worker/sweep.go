@@ -54,6 +54,7 @@ func (w *Collector) Sweep(ctx context.Context, jobs *river.Client[pgx.Tx]) (swep
 			swept.Webhooks += n
 			return n, err
 		},
+		func(ctx context.Context) (int, error) { return w.enqueueCardSetups(ctx, jobs) },
 		w.notifyExpiring,
 		func(ctx context.Context) (int, error) {
 			n, err := w.forget(ctx)
@@ -149,7 +150,7 @@ func (w *Collector) forget(ctx context.Context) (n int, err error) {
 		}
 		f, err := billing.Forget(ctx, tx, instance.Now(w.realNow()), w.forgotten.Load(), forgetAtOnce)
 		w.forgotten.Store(f.Next)
-		n = int(f.Webhooks + f.Events)
+		n = int(f.Webhooks + f.Events + f.Requests)
 		return err
 	})
 	return n, err

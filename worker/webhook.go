@@ -37,6 +37,7 @@ type notice struct {
 	Unreadable  error // what it is about cannot be read
 	IntentID    string
 	InvoiceID   uuid.UUID // of the metadata
+	SetupID     uuid.UUID // of the metadata: a card setup
 	Environment string    // of the metadata
 
 	Paid          bool // it says that money was taken
@@ -313,11 +314,7 @@ func (w *Collector) reportHeeded(ctx context.Context, id string, h heeded) {
 		w.metrics.webhooks.events.WithLabelValues(cmp.Or(n.Label, otherEvent), h.result).Inc()
 	}
 	if h.unasked {
-		metadata := metadataNone
-		if n.Environment != "" || h.invoice != uuid.Nil {
-			metadata = metadataOurs
-		}
-		w.metrics.webhooks.unknown.WithLabelValues(metadata).Inc()
+		w.metrics.webhooks.unknown.WithLabelValues(metadataOurs).Inc()
 	}
 }
 
@@ -351,6 +348,20 @@ func (w *Collector) heed(ctx context.Context, tx pgx.Tx, jobs *river.Client[pgx.
 		}
 	}
 	overdue := now.Sub(e.ReceivedAt) >= webhookPatience
+	if !ours {
+		setup, err := billing.CardSetupOf(ctx, tx, n.IntentID, n.SetupID)
+		if err != nil {
+			return h, err
+		}
+		if setup != uuid.Nil {
+			// The merchant's own sale. The next sweep looks at it, and finds the card.
+			h.result, h.reason = resultApplied, "of card setup "+setup.String()
+			if n.Paid {
+				err = billing.WakeCardSetup(ctx, tx, setup, now)
+			}
+			return h, err
+		}
+	}
 	switch {
 	case !ours:
 		if found && n.Paid && n.Environment != "" {
@@ -427,15 +438,24 @@ func (w *Collector) parkDoubtful(ctx context.Context, tx pgx.Tx, m billing.Menti
 // delivery may be faster than our commit.
 func (w *Collector) heedUnknown(ctx context.Context, tx pgx.Tx, h heeded, overdue bool) (heeded, error) {
 	n := h.notice
-	switch marked := n.Environment != ""; {
-	case n.RefundOf != "" && !marked, !n.Paid && (overdue || !marked):
+	switch marked := n.Environment != "" || h.invoice != uuid.Nil; {
+	case !marked, !n.Paid && overdue:
+		// The account is the merchant's: others take payments on it too. An intent of
+		// ours is on record before money can move on it.
 		h.result, h.reason = resultIgnored, "not about an intent of ours"
+		if n.Paid {
+			w.metrics.webhooks.unknown.WithLabelValues(metadataNone).Inc()
+		}
 		return h, nil
 	case !overdue:
 		h.reason = "an intent that is not known yet"
 		return h, nil
 	}
 	h.result, h.unasked, h.reason = resultUnknown, true, "money was taken on an intent that we do not know"
+	if n.SetupID != uuid.Nil {
+		h.reason = "money of a card setup that the books have lost; run singil recover"
+		return h, nil // no invoice's, and a recovery places it
+	}
 	for _, p := range n.Payments {
 		if err := billing.RecordUnasked(ctx, tx, p, n.IntentID, nil); err != nil {
 			return h, err

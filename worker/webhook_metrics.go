@@ -27,7 +27,7 @@ func newWebhookMetrics() webhookMetrics {
 		}),
 		unknown: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Namespace: "singil", Name: "unknown_payments_total",
-			Help: "Payments the provider took that we did not ask for, by their metadata: ours names this installation, none does not.",
+			Help: "Payments the provider took that we did not ask for, by their metadata: ours names this installation, none is of the merchant's other programs and ignored.",
 		}, []string{"metadata"}),
 	}
 	labels := []string{otherEvent}

@@ -248,7 +248,8 @@ func (p *plant) checkBooks() {
 		p.t.Fatal(err)
 	}
 	stored := map[string]bool{}
-	ids, err := p.pool.Query(context.Background(), `SELECT provider_intent_id FROM singil.payment_intents WHERE provider_intent_id IS NOT NULL`)
+	ids, err := p.pool.Query(context.Background(), `SELECT provider_intent_id FROM singil.payment_intents WHERE provider_intent_id IS NOT NULL
+		UNION ALL SELECT provider_intent_id FROM singil.card_setups WHERE provider_intent_id IS NOT NULL`)
 	if err != nil {
 		p.t.Fatal(err)
 	}

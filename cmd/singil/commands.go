@@ -22,7 +22,7 @@ func operatorCommands() []*cobra.Command {
 	return []*cobra.Command{
 		migrateCommand(), importCommand(), exportCommand(), periodsCommand(), clockCommand(),
 		subscriptionsCommand(), customersCommand(), invoicesCommand(), attemptsCommand(), retryCommand(), whyCommand(), runDueCommand(), forecastCommand(),
-		reconcileCommand(), refundCommand(), paymentMethodsCommand(), webhooksCommand(), auditCommand(), doctorCommand(), freezeCommand(), unfreezeCommand(), checkCommand(), recoverCommand(),
+		reconcileCommand(), refundCommand(), paymentMethodsCommand(), webhooksCommand(), auditCommand(), tokensCommand(), doctorCommand(), freezeCommand(), unfreezeCommand(), checkCommand(), recoverCommand(),
 		eventsCommand(), configCommand(), manCommand(), versionCommand(),
 	}
 }

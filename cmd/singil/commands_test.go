@@ -177,6 +177,7 @@ func TestOperator(t *testing.T) {
 	step(0, "2026-02-28 09:00:00 +08:00", "invoices", "show", id)
 	step(3, "not found", "invoices", "show", "i1")
 	step(2, "--limit", "invoices", "list", "--limit", "0")
+	step(2, "only open invoices wait", "invoices", "list", "--status", "paid", "--waiting-for", "customer")
 
 	step(0, "with pm_1", "retry", id, "--reason", "they called")
 	step(4, "none of this customer's", "retry", id, "--payment-method", "pm_2", "--reason", "they called")

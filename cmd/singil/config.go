@@ -47,6 +47,9 @@ type config struct {
 	InFlight int    `env:"SINGIL_IN_FLIGHT" envDefault:"200"`
 	Watch    bool   `env:"SINGIL_WATCH" envDefault:"true"`
 	Witness  string `env:"SINGIL_WITNESS"` // a file; without one, memory
+
+	API            bool   `env:"SINGIL_API" envDefault:"true"`  // on SINGIL_LISTEN
+	APIDatabaseURL string `env:"SINGIL_API_DATABASE_URL,unset"` // as singil_operator; without one, DATABASE_URL
 }
 
 // readConfig reads the environment. A misspelt SINGIL_ name is refused, not
@@ -176,7 +179,8 @@ var (
 	planOnce = map[string]string{"plan_cache_mode": "auto", "enable_seqscan": "off", "jit": "off"}
 )
 
-func connect(ctx context.Context, dsn, application string, planning map[string]string) (*pgxpool.Pool, error) {
+// connect makes a pool and tries it. adjust has the last word.
+func connect(ctx context.Context, dsn, application string, planning map[string]string, adjust ...func(*pgxpool.Config)) (*pgxpool.Pool, error) {
 	pc, err := pgxpool.ParseConfig(dsn)
 	if err != nil {
 		return nil, configError{fmt.Errorf("DATABASE_URL cannot be read: %w", redactDSN(err))}
@@ -201,6 +205,9 @@ func connect(ctx context.Context, dsn, application string, planning map[string]s
 		pc.MaxConns = 20
 	}
 	pc.MaxConnLifetime = 30 * time.Minute // a failed-over primary is left behind in time
+	for _, a := range adjust {
+		a(pc)
+	}
 	pool, err := pgxpool.NewWithConfig(ctx, pc)
 	if err != nil {
 		return nil, fmt.Errorf("connect to the database: %w", redactDSN(err))

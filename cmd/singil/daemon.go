@@ -24,6 +24,7 @@ import (
 	"github.com/singil/singil/migrations"
 	"github.com/singil/singil/scheduler"
 	"github.com/singil/singil/server"
+	"github.com/singil/singil/server/api"
 	"github.com/singil/singil/worker"
 )
 
@@ -54,6 +55,7 @@ type daemon struct {
 	pool       *pgxpool.Pool // for whoever asks
 	chargePool *pgxpool.Pool // the collector's
 	riverPool  *pgxpool.Pool // River's: its elections must not wait for our transactions
+	apiPool    *pgxpool.Pool // the API's; nil: it is switched off
 	registry   *prometheus.Registry
 	metrics    *worker.Metrics
 	collector  *worker.Collector
@@ -72,10 +74,16 @@ type daemon struct {
 	clockOff atomic.Bool
 }
 
+// gateways is PayMongo for charging, and for the API.
+type gateways interface {
+	worker.Gateway
+	api.Gateway
+}
+
 // newDaemon connects, checks that everything belongs together, and binds a new
 // database to this installation. It changes nothing else. The metrics are those
 // that the gateway's client is observed with.
-func newDaemon(ctx context.Context, cfg config, gateway worker.Gateway, livemode bool, metrics *worker.Metrics, log *slog.Logger) (_ *daemon, err error) {
+func newDaemon(ctx context.Context, cfg config, gateway gateways, livemode bool, metrics *worker.Metrics, log *slog.Logger) (_ *daemon, err error) {
 	d := &daemon{cfg: cfg, log: log, registry: prometheus.NewRegistry(), metrics: metrics, now: time.Now}
 	defer func() {
 		if err != nil {
@@ -137,20 +145,30 @@ func newDaemon(ctx context.Context, cfg config, gateway worker.Gateway, livemode
 	if err != nil {
 		return nil, fmt.Errorf("start the queue: %w", err)
 	}
-	d.registry.MustRegister(worker.NewStats(worker.StatsConfig{
-		Pool: d.pool, Now: time.Now, RiverClient: d.jobs.ID(), Pools: map[string]*pgxpool.Pool{"singil": d.pool, "charge": d.chargePool, "river": d.riverPool},
-	}))
+	if cfg.API {
+		if d.apiPool, err = cfg.openAPI(ctx, d.pool); err != nil {
+			return nil, err
+		}
+		if d.pagePool, err = cfg.openPage(ctx); err != nil {
+			return nil, err
+		}
+	}
+	pools := map[string]*pgxpool.Pool{"singil": d.pool, "charge": d.chargePool, "river": d.riverPool}
+	if d.apiPool != nil {
+		pools["api"] = d.apiPool
+	}
+	d.registry.MustRegister(worker.NewStats(worker.StatsConfig{Pool: d.pool, Now: time.Now, RiverClient: d.jobs.ID(), Pools: pools}))
 	d.outbox = worker.NewOutbox(worker.OutboxConfig{Pool: d.pool, Log: log, Now: time.Now, Metrics: metrics})
-	if d.handler, err = d.newHandler(livemode, metrics); err != nil {
+	if d.handler, err = d.newHandler(livemode, metrics, gateway, zone); err != nil {
 		return nil, err
 	}
 	d.timer = scheduler.Timer{Schedule: schedule, Sweep: d.sweep, Woken: d.woken, Log: log, Now: time.Now}
 	return d, nil
 }
 
-// newHandler serves webhooks, metrics and health. Without a webhook secret
+// newHandler serves webhooks, the API, metrics and health. Without a webhook secret
 // there is no route for webhooks: open outcomes are then found by asking alone.
-func (d *daemon) newHandler(livemode bool, metrics *worker.Metrics) (http.Handler, error) {
+func (d *daemon) newHandler(livemode bool, metrics *worker.Metrics, gateway api.Gateway, zone *time.Location) (http.Handler, error) {
 	cfg := server.Config{
 		Registry: d.registry, Log: d.log, Draining: d.draining.Load,
 		Checks: []server.Check{
@@ -173,6 +191,19 @@ func (d *daemon) newHandler(livemode bool, metrics *worker.Metrics) (http.Handle
 		cfg.Inbox = worker.NewInbox(worker.InboxConfig{
 			Pool: d.pool, Jobs: d.jobs, Webhooks: webhooks, Log: d.log, Now: time.Now, Metrics: metrics,
 		})
+	}
+	if d.apiPool != nil {
+		cfg.API = api.New(api.Config{
+			Pool: d.apiPool, Gateway: gateway, Now: time.Now, Environment: d.cfg.Environment, Livemode: livemode, TimeZone: zone,
+			MayCharge: d.mayCharge, Log: d.log, Registry: d.registry,
+		})
+		jobs, err := river.NewClient(riverpgxv5.New(d.pagePool), &river.Config{Schema: migrations.RiverSchema, Logger: d.log})
+		if err != nil {
+			return nil, fmt.Errorf("read the queue: %w", err)
+		}
+		if cfg.River, err = api.NewRiver(api.RiverConfig{Pool: d.apiPool, Jobs: jobs, Now: time.Now, Log: d.log}); err != nil {
+			return nil, err
+		}
 	}
 	return server.New(cfg), nil
 }
@@ -310,7 +341,7 @@ func (d *daemon) close() {
 			d.log.Error("close the witness", "error", err)
 		}
 	}
-	for _, pool := range []*pgxpool.Pool{d.riverPool, d.chargePool, d.pool} {
+	for _, pool := range []*pgxpool.Pool{d.apiPool, d.riverPool, d.chargePool, d.pool} {
 		if pool != nil {
 			pool.Close()
 		}

@@ -34,7 +34,7 @@ func TestMetricsOfADaemon(t *testing.T) {
 	t.Parallel()
 	cfg := config{
 		DatabaseURL: pgtest.DSN(t), BaseURL: "http://127.0.0.1:9/v1", SecretKey: "sk_test_metrics", Rate: 1,
-		Environment: billing.EnvironmentDev, Listen: "127.0.0.1:0", Schedule: "* * * * *", TimeZone: "Asia/Manila",
+		Environment: billing.EnvironmentDev, Listen: "127.0.0.1:0", Schedule: "* * * * *", TimeZone: "Asia/Manila", API: true,
 	}
 	metrics := worker.NewMetrics()
 	client, err := cfg.payMongo(paymongo.WithObserver(metrics.ObservePayMongo))

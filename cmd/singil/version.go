@@ -84,6 +84,8 @@ func (c config) settings() []setting {
 		"PAYMONGO_SECRET_KEY_FILE": c.SecretKeyFile,
 		"PAYMONGO_BASE_URL":        harmlessURL(c.BaseURL),
 		"PAYMONGO_RATE":            c.Rate,
+		"SINGIL_API":               c.API,
+		"SINGIL_API_DATABASE_URL":  harmlessDSN(c.APIDatabaseURL),
 		"SINGIL_ENVIRONMENT":       c.Environment,
 		"SINGIL_LISTEN":            c.Listen,
 		"SINGIL_SCHEDULE":          c.Schedule,

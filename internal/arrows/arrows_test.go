@@ -49,11 +49,13 @@ const (
 	cron       = "github.com/robfig/cron/v3"
 	env        = "github.com/caarlos0/env/v11"
 	goose      = "github.com/pressly/goose/v3"
+	huma       = "github.com/danielgtaylor/huma/v2"
 	pgx        = "github.com/jackc/pgx/v5"
 	pgxuuid    = "github.com/vgarvardt/pgx-google-uuid/v5"
 	prometheus = "github.com/prometheus/client_golang"
 	rate       = "golang.org/x/time"
 	river      = "github.com/riverqueue/river"
+	riverUI    = "riverqueue.com/riverui"
 	syncs      = "golang.org/x/sync"
 	term       = "golang.org/x/term"
 	uuid       = "github.com/google/uuid"
@@ -71,7 +73,7 @@ var rooms = []room{
 	{
 		path:    "server",
 		rooms:   []string{"worker", "billing"},
-		modules: []string{pgx, prometheus, river},
+		modules: []string{huma, pgx, prometheus, rate, river, riverUI, uuid},
 		// A webhook's whole way can be seen only here, and worker's gateway is made
 		// of a client.
 		tests: []string{"paymongo"},

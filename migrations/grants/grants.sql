@@ -20,7 +20,7 @@ GRANT INSERT ON
 TO singil_worker;
 
 -- What has been delivered and what is past its retention. Nothing else is ever deleted, and nothing truncated.
-GRANT DELETE ON singil.webhook_events, singil.events, singil.event_deliveries TO singil_worker;
+GRANT DELETE ON singil.webhook_events, singil.events, singil.event_deliveries, singil.api_requests TO singil_worker;
 
 -- The whole row: who freezes takes LOCK TABLE, and that asks for the right on the table.
 GRANT UPDATE ON singil.instance TO singil_worker;
@@ -31,18 +31,24 @@ GRANT UPDATE (status, amount_minor, interval_unit, interval_count, anchor_at, an
               parked_reason, updated_at) ON singil.subscriptions TO singil_worker;
 GRANT UPDATE (last_catch_up_at) ON singil.customers TO singil_worker;
 GRANT UPDATE (status, blocked_code, expiry_notified_at, updated_at) ON singil.payment_methods TO singil_worker;
-GRANT UPDATE (status, next_attempt_at, claimed, waiting_for, attempt_count, first_attempt_at, poll_count, look_back_at, look_backs, attempt_trigger,
+GRANT UPDATE (status, next_attempt_at, claimed, waiting_for, attempt_count, first_attempt_at, poll_count, look_back_at, look_backs, held_from, held_until, attempt_trigger,
               payment_method_id, decline_code, reason, action_url, paid_at, payment_id, updated_at)
   ON singil.invoices TO singil_worker;
 GRANT UPDATE (create_failures, provider_intent_id, state, death_proof, fence, updated_at) ON singil.payment_intents TO singil_worker;
 GRANT UPDATE (state, settled_at, decline_code, payment_id, evidence) ON singil.attempts TO singil_worker;
-GRANT UPDATE (status, invoice_id, provider_intent_id, refunded_minor) ON singil.payments TO singil_worker;
+GRANT UPDATE (status, invoice_id, card_setup_id, provider_intent_id, refunded_minor) ON singil.payments TO singil_worker;
+GRANT UPDATE (state, payment_id, payment_method_id, reason, next_look_at, looks, updated_at) ON singil.card_setups TO singil_worker;
+-- A card that the customer has saved, whether the browser comes back or not.
+GRANT INSERT ON singil.payment_methods TO singil_worker;
 GRANT UPDATE (used_count, used_minor) ON singil.charge_budget TO singil_worker;
 GRANT UPDATE (blocked_until, next_slot_at, breaker_open, breaker_reason, breaker_at) ON singil.provider_state TO singil_worker;
 GRANT UPDATE (next_try_at, tries, processed_at, result) ON singil.webhook_events TO singil_worker;
 GRANT UPDATE (next_try_at, lease, tries, failing_since, parked_at, last_error) ON singil.event_streams TO singil_worker;
 -- Not to change it: whoever locks a row needs the right to change some column, and Forget locks what it deletes.
 GRANT UPDATE (written_at) ON singil.events TO singil_worker;
+-- A daemon whose API has no login of its own: it can be read by.
+GRANT UPDATE (last_used_at) ON singil.api_tokens TO singil_worker;
+GRANT UPDATE (claimed_until) ON singil.api_requests TO singil_worker;
 
 GRANT EXECUTE ON FUNCTION singil.chain_audit_entry, singil.audit_hash TO singil_worker;
 
@@ -55,23 +61,28 @@ GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA river TO singil_worker;
 -- singil_operator: the commands of people; it is a member of singil_worker ---------------------------------------
 
 GRANT INSERT ON
-  singil.plans, singil.customers, singil.payment_methods, singil.subscriptions, singil.endpoints, singil.recoveries, singil.refunds
+  singil.plans, singil.customers, singil.card_setups, singil.subscriptions, singil.endpoints, singil.recoveries, singil.refunds,
+  singil.api_tokens, singil.api_requests
 TO singil_operator;
 GRANT UPDATE (state, provider_refund_id, result, closed_at) ON singil.refunds TO singil_operator;
 GRANT UPDATE (name, amount_minor, interval_unit, interval_count, dunning, catch_up, updated_at) ON singil.plans TO singil_operator;
-GRANT UPDATE (provider_customer_id, name, email, metadata, updated_at) ON singil.customers TO singil_operator;
-GRANT UPDATE (brand, last4, exp_month, exp_year) ON singil.payment_methods TO singil_operator;
+GRANT UPDATE (provider_customer_id, name, email, metadata, deleted_at, updated_at) ON singil.customers TO singil_operator;
+GRANT UPDATE (brand, last4, exp_month, exp_year, position) ON singil.payment_methods TO singil_operator;
+GRANT UPDATE (provider_intent_id) ON singil.card_setups TO singil_operator;
 GRANT UPDATE (pauses, cancel_at, metadata) ON singil.subscriptions TO singil_operator;
-GRANT UPDATE (adopted) ON singil.payment_intents TO singil_operator;
+GRANT UPDATE (adopted, shared_at) ON singil.payment_intents TO singil_operator;
 GRANT UPDATE (watched_from) ON singil.provider_state TO singil_operator;
 GRANT UPDATE (enabled) ON singil.endpoints TO singil_operator;
+GRANT UPDATE (revoked_at) ON singil.api_tokens TO singil_operator;
+GRANT UPDATE (claims, status, answer) ON singil.api_requests TO singil_operator;
 
 -- singil_readonly: singil check, singil export, Grafana ----------------------------------------------------------
 
 GRANT SELECT ON ALL TABLES IN SCHEMA singil, river TO singil_readonly;
--- But for the secret that events are signed with, and the raw bodies of webhooks.
-REVOKE SELECT ON singil.endpoints, singil.webhook_events FROM singil_readonly;
+-- But for the secret that events are signed with, the raw bodies of webhooks, and what goes with tokens and answers.
+REVOKE SELECT ON singil.endpoints, singil.webhook_events, singil.api_tokens, singil.api_requests FROM singil_readonly;
 GRANT SELECT (id, url, enabled, created_at) ON singil.endpoints TO singil_readonly;
 GRANT SELECT (event_id, type, livemode, resource_id, provider_intent_id, stale, received_at, next_try_at, tries, processed_at, result)
   ON singil.webhook_events TO singil_readonly;
+GRANT SELECT (id, name, role, created_at, expires_at, revoked_at, last_used_at) ON singil.api_tokens TO singil_readonly;
 GRANT EXECUTE ON FUNCTION singil.audit_hash TO singil_readonly;
