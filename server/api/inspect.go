@@ -76,12 +76,12 @@ func walk(body []byte) error {
 	// handlers takes the last of two, whatever their case. nil: an array.
 	var open []map[string]bool
 	name := false // a field's name comes next
-	for {
+	for begun := false; ; begun = true {
 		token, err := decoder.Token()
 		switch {
 		case errors.Is(err, io.EOF) && len(open) == 0:
 			return nil
-		case err != nil:
+		case err != nil || begun && len(open) == 0: // or a second document
 			if billing.HasCardNumber(string(body)) {
 				return errCardNumber
 			}
