@@ -144,6 +144,9 @@ func (a *api) keep(ctx context.Context, q billing.Executor, out any) error {
 	return billing.AnswerRequest(ctx, q, r.row, r.op.success(), body.String())
 }
 
+// errNoAnswer is a mistake of a handler's: what is stored must be an answer.
+var errNoAnswer = errors.New("the operation has no answer")
+
 // change makes a change in one transaction, with the answer of the request in it:
 // do returns both. It is the last step of an operation.
 //
@@ -153,6 +156,9 @@ func change[Out any](ctx context.Context, a *api, reason string, do func(tx pgx.
 	err := a.step(ctx, reason, func(tx pgx.Tx, act billing.Act) (err error) {
 		if out, err = do(tx, act); err != nil {
 			return err
+		}
+		if out == nil {
+			return errNoAnswer
 		}
 		return a.keep(ctx, tx, out)
 	})

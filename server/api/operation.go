@@ -76,7 +76,9 @@ func register[In, Out any](a *api, op operation, handle func(ctx context.Context
 		var out *Out
 		err := a.once(ctx, func(ctx context.Context) (any, error) {
 			var err error
-			out, err = handle(ctx, in)
+			if out, err = handle(ctx, in); err == nil && out == nil {
+				err = errNoAnswer
+			}
 			return out, err
 		})
 		var before *replayed

@@ -16,7 +16,7 @@ import (
 	"github.com/singil/singil/billing"
 )
 
-// problem is an error as RFC 9457 has it. It never repeats a value of the request.
+// problem is an error as RFC 9457 has it. It repeats no value of the request.
 type problem struct {
 	Type   problemURN     `json:"type" doc:"Which kind of problem: one of a closed list, for programs."`
 	Title  string         `json:"title" doc:"The kind, for people."`
