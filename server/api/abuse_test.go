@@ -160,6 +160,7 @@ func TestSizes(t *testing.T) {
 		}
 	}
 	p.call(operator, "GET", "/v1/instance?colour=blue", nil).wantProblem(kindInvalidFields, "query.colour")
+	p.call(operator, "GET", "/v1/instance?status=open&status=paid", nil).wantProblem(kindInvalidFields, "query.status", "twice")
 	p.call(operator, "GET", "/v1/instance?a=%zz", nil).wantProblem(kindInvalidRequest, "query")
 	p.call(operator, "GET", "/v1/instance?a=%ff", nil).wantProblem(kindInvalidRequest, "UTF-8")
 	p.call(operator, "GET", "/v1/trials/%00", nil).wantProblem(kindInvalidRequest, "zero byte")

@@ -113,6 +113,9 @@ func (a *api) once(ctx context.Context, run func(context.Context) (any, error)) 
 		}
 	}()
 	out, err := run(ctx)
+	if r.op.rerun {
+		return err
+	}
 	if err == nil && !r.answered {
 		err = a.keep(ctx, a.cfg.Pool, out)
 	}
@@ -152,6 +155,9 @@ var errNoAnswer = errors.New("the operation has no answer")
 //
 // reason is for the audit log; empty, it is the name of the operation.
 func change[Out any](ctx context.Context, a *api, reason string, do func(tx pgx.Tx, act billing.Act) (*Out, error)) (*Out, error) {
+	if requestOf(ctx).op.rerun {
+		return nil, errors.New("the answer of this operation is not stored")
+	}
 	var out *Out
 	err := a.step(ctx, reason, func(tx pgx.Tx, act billing.Act) (err error) {
 		if out, err = do(tx, act); err != nil {

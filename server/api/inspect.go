@@ -40,6 +40,7 @@ func (a *api) inspect(r *http.Request, body []byte) error {
 		return newProblem(kindInvalidRequest, "The query cannot be read. Escape what is not a letter or a digit.")
 	}
 	for name, values := range query {
+		twice := len(values) > 1
 		for _, text := range append(values, name) {
 			if billing.HasCardNumber(text) {
 				return card("query")
@@ -47,6 +48,9 @@ func (a *api) inspect(r *http.Request, body []byte) error {
 			if !storable(text) {
 				return newProblem(kindInvalidRequest, "The query has text that is not UTF-8, or a zero byte.")
 			}
+		}
+		if twice { // the first would be taken, and the other nowhere
+			return invalid("query."+name, "is given twice; it takes one value")
 		}
 	}
 	if !storable(r.URL.Path) {

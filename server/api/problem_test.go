@@ -31,6 +31,7 @@ func TestProblems(t *testing.T) {
 		"our own":          {fmt.Errorf("x: %w", newProblem(kindProvider, "It was away.")), kindProvider, "away", false},
 		"refused":          {fmt.Errorf("x: %w", &billing.RefusedError{Reason: "it is paused"}), kindRefused, "it is paused", false},
 		"refused for body": {at("body.plan", &billing.RefusedError{Reason: "it is in USD"}), kindRefused, "body.plan", false},
+		"refused retry":    {&billing.RefusedError{Reason: "it waits", Kind: billing.RefusalInFlight}, kindRefused, `"reason":"in_flight"`, false},
 		"right":            {fmt.Errorf("hunter2: %w", &pgconn.PgError{Code: "42501"}), kindDatabaseRole, "SINGIL_API_DATABASE_URL", true},
 		"deadlock":         {fmt.Errorf("hunter2: %w", &pgconn.PgError{Code: "40P01"}), kindUnavailable, "busy", true},
 		"unforeseen":       {errors.New("hunter2"), kindInternal, "log", true},
