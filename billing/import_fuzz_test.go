@@ -41,8 +41,12 @@ func cardNumbersIn(line []byte) (found []string) {
 		if err != nil {
 			return found
 		}
-		for _, match := range panOracle.FindAllStringSubmatch(fmt.Sprint(token), -1) {
+		text := regexp.MustCompile(`(?i)\b[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\b`).ReplaceAllString(fmt.Sprint(token), "uuid")
+		for _, match := range panOracle.FindAllStringSubmatch(text, -1) {
 			digits := strings.NewReplacer(" ", "", "-", "").Replace(match[1])
+			if strings.HasPrefix(digits, "20") { // a year
+				continue
+			}
 			sum := 0
 			for i := range digits { // the check digit, from the right
 				d := int(digits[len(digits)-1-i] - '0')

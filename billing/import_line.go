@@ -454,7 +454,7 @@ func suspicious(line []byte) bool {
 // and never the number.
 func inspect(name string, value json.RawMessage) *FieldError {
 	const problem = "looks like a card number; Singil never takes one: save the card at PayMongo and import its pm_ id"
-	if cardNumber(name) {
+	if HasCardNumber(name) {
 		return &FieldError{"a field's name", problem}
 	}
 	decoder := json.NewDecoder(bytes.NewReader(value))
@@ -471,15 +471,14 @@ func inspect(name string, value json.RawMessage) *FieldError {
 		case json.Number:
 			text = token.String()
 		}
-		if cardNumber(text) {
+		if HasCardNumber(text) {
 			return &FieldError{clip(name), problem}
 		}
 	}
 }
 
 // cardNumber finds 13 to 19 digits in a row, or in groups with single blanks or
-// dashes between them, that begin like a card and pass its check digit. A
-// number that begins with 1 is none: milliseconds since 1970 do.
+// dashes between them, that begin like a card and pass its check digit.
 func cardNumber(s string) bool {
 	for i := 0; i < len(s); {
 		if !isDigit(s[i]) {
@@ -487,12 +486,12 @@ func cardNumber(s string) bool {
 			continue
 		}
 		digits, end := run13(s, i)
-		if n := len(digits); n >= 13 && n <= 19 && digits[0] >= '2' && digits[0] <= '6' && luhn(digits) {
+		if n := len(digits); n >= 13 && n <= 19 && beginsLikeCard(string(digits)) && luhn(digits) {
 			return true
 		}
 		// A run with separators may have a number without any inside of it.
 		for part := range strings.FieldsFuncSeq(s[i:end], func(c rune) bool { return c < '0' || c > '9' }) {
-			if n := len(part); n >= 13 && n <= 19 && part[0] >= '2' && part[0] <= '6' && luhn([]byte(part)) {
+			if n := len(part); n >= 13 && n <= 19 && beginsLikeCard(part) && luhn([]byte(part)) {
 				return true
 			}
 		}
@@ -534,7 +533,7 @@ func groupedCard(s string) bool {
 			for _, length := range shape {
 				size += length
 			}
-			if number := digits[len(digits)-size:]; number[0] >= '2' && number[0] <= '6' && luhn(number) {
+			if number := digits[len(digits)-size:]; beginsLikeCard(string(number)) && luhn(number) {
 				return true
 			}
 		}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/singil/singil/billing"
@@ -19,7 +20,11 @@ const apiConnections = 8
 func (c config) openPage(ctx context.Context) (*pgxpool.Pool, error) {
 	pool, err := connect(ctx, cmp.Or(c.APIDatabaseURL, c.DatabaseURL), "singil-page", planAnew, func(pc *pgxpool.Config) {
 		pc.MaxConns = 2
-		pc.ConnConfig.RuntimeParams["default_transaction_read_only"], pc.ConnConfig.RuntimeParams["statement_timeout"] = "on", "10s"
+		pc.ConnConfig.RuntimeParams["statement_timeout"] = "10s"
+		pc.AfterConnect = func(ctx context.Context, conn *pgx.Conn) error {
+			_, err := conn.Exec(ctx, `SET default_transaction_read_only = on`)
+			return err
+		}
 	})
 	if err != nil {
 		return nil, fmt.Errorf("for River's page: %w", err)

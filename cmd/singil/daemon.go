@@ -56,6 +56,7 @@ type daemon struct {
 	chargePool *pgxpool.Pool // the collector's
 	riverPool  *pgxpool.Pool // River's: its elections must not wait for our transactions
 	apiPool    *pgxpool.Pool // the API's; nil: it is switched off
+	pagePool   *pgxpool.Pool // of River's page, to read; nil likewise
 	registry   *prometheus.Registry
 	metrics    *worker.Metrics
 	collector  *worker.Collector
@@ -341,7 +342,7 @@ func (d *daemon) close() {
 			d.log.Error("close the witness", "error", err)
 		}
 	}
-	for _, pool := range []*pgxpool.Pool{d.apiPool, d.riverPool, d.chargePool, d.pool} {
+	for _, pool := range []*pgxpool.Pool{d.pagePool, d.apiPool, d.riverPool, d.chargePool, d.pool} {
 		if pool != nil {
 			pool.Close()
 		}

@@ -102,7 +102,7 @@ func runDemo(ctx context.Context, stdout, stderr io.Writer, listen string, serve
 
 	cfg := config{
 		DatabaseURL: dsn, BaseURL: providerURL + "/v1", SecretKey: "sk_test_demo", Rate: 1000,
-		Environment: billing.EnvironmentDev, Listen: listen, Schedule: "* * * * *", TimeZone: "Asia/Manila",
+		Environment: billing.EnvironmentDev, Listen: listen, Schedule: "* * * * *", TimeZone: "Asia/Manila", API: true,
 	}
 	metrics := worker.NewMetrics()
 	var d *daemon

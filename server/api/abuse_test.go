@@ -73,7 +73,8 @@ func TestIdsAreNoCardNumbers(t *testing.T) {
 	operator := p.token(billing.RoleOperator)
 	for _, text := range []string{
 		"01962345-6789-7012-8123-456789012345", "a2345678-9012-7345-8678-901234567890", // digits of a UUID
-		"abcd4343-4343-7343-8343-aaaaaaaaaaaa", "pm_x4GPVDxTZJSkWmL9Cp3NnAVs", "cus_9Vxq4qTTZJYtuWTRwSsLUqBh", "pi_1ABC",
+		"abcd2345-6789-7012-8123-aaaaaaaaaaaa", "pm_x4GPVDxTZJSkWmL9Cp3NnAVs", "cus_9Vxq4qTTZJYtuWTRwSsLUqBh", "pi_1ABC",
+		"20260131120004", "2026013112000000001", // dates that pass the check digit
 		"1769846400000", "1769846400000000000", "2026-01-31T12:00:00+08:00", "+639171234567", "ORDER-2026-000123",
 	} {
 		p.call(operator, "POST", trialPath, fmt.Sprintf(`{"amount_minor":1,"reason":%q}`, text)).want(201)
@@ -159,6 +160,7 @@ func TestSizes(t *testing.T) {
 		}
 	}
 	p.call(operator, "GET", "/v1/instance?colour=blue", nil).wantProblem(kindInvalidFields, "query.colour")
+	p.call(operator, "GET", "/v1/instance?status=open&status=paid", nil).wantProblem(kindInvalidFields, "query.status", "twice")
 	p.call(operator, "GET", "/v1/instance?a=%zz", nil).wantProblem(kindInvalidRequest, "query")
 	p.call(operator, "GET", "/v1/instance?a=%ff", nil).wantProblem(kindInvalidRequest, "UTF-8")
 	p.call(operator, "GET", "/v1/trials/%00", nil).wantProblem(kindInvalidRequest, "zero byte")

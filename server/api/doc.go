@@ -35,6 +35,7 @@
 //
 // # Errors
 //
-// An answer never repeats a value of the request, and tells nothing of our inside:
-// what is not foreseen is 500 with an id, and the log has the rest under that id.
+// They repeat nothing of a request but the name of a field or of a thing, and tell
+// nothing of our inside: what is not foreseen is 500 with an id, and the log has the
+// rest under that id.
 package api

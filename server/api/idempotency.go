@@ -113,6 +113,9 @@ func (a *api) once(ctx context.Context, run func(context.Context) (any, error)) 
 		}
 	}()
 	out, err := run(ctx)
+	if r.op.rerun {
+		return err
+	}
 	if err == nil && !r.answered {
 		err = a.keep(ctx, a.cfg.Pool, out)
 	}
@@ -144,15 +147,24 @@ func (a *api) keep(ctx context.Context, q billing.Executor, out any) error {
 	return billing.AnswerRequest(ctx, q, r.row, r.op.success(), body.String())
 }
 
+// errNoAnswer is a mistake of a handler's: what is stored must be an answer.
+var errNoAnswer = errors.New("the operation has no answer")
+
 // change makes a change in one transaction, with the answer of the request in it:
 // do returns both. It is the last step of an operation.
 //
 // reason is for the audit log; empty, it is the name of the operation.
 func change[Out any](ctx context.Context, a *api, reason string, do func(tx pgx.Tx, act billing.Act) (*Out, error)) (*Out, error) {
+	if requestOf(ctx).op.rerun {
+		return nil, errors.New("the answer of this operation is not stored")
+	}
 	var out *Out
 	err := a.step(ctx, reason, func(tx pgx.Tx, act billing.Act) (err error) {
 		if out, err = do(tx, act); err != nil {
 			return err
+		}
+		if out == nil {
+			return errNoAnswer
 		}
 		return a.keep(ctx, tx, out)
 	})

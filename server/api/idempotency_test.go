@@ -230,3 +230,25 @@ func TestChangeIsWhole(t *testing.T) {
 	p.want("0", trials)
 	p.want("", `SELECT answer FROM singil.api_requests WHERE claimed_until IS NULL`)
 }
+
+// An answer that must not be stored is made again, under the same id.
+func TestRerun(t *testing.T) {
+	t.Parallel()
+	p := setup(t)
+	n := int64(0)
+	register(p.api, operation{
+		id: "start-trial", method: "POST", path: "/v1/starts", tag: "trials", summary: "Start a trial", role: billing.RoleOperator, rerun: true,
+	}, func(ctx context.Context, _ *struct{}) (*tried, error) {
+		n++
+		return &tried{Request: requestID(ctx), Amount: n, Reason: "pi_1_client_hunter2"}, nil
+	})
+	operator := p.token(billing.RoleOperator)
+	var first, second tried
+	p.call(operator, "POST", "/v1/starts", `{}`, "Idempotency-Key: k1").want(200, &first)
+	again := p.call(operator, "POST", "/v1/starts", `{}`, "Idempotency-Key: k1").want(200, &second)
+	if first.Request != second.Request || first.Request == uuid.Nil || second.Amount != 2 || again.header.Get(replayHeader) != "" {
+		t.Errorf("%+v, and then %+v", first, second)
+	}
+	p.call(operator, "POST", "/v1/starts", `{"a":1}`, "Idempotency-Key: k1").wantProblem(kindKeyReused)
+	p.want("0", `SELECT count(*) FROM singil.api_requests r WHERE strpos(r::text, 'hunter2') > 0 OR claimed_until IS NOT NULL`)
+}

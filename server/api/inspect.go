@@ -40,6 +40,7 @@ func (a *api) inspect(r *http.Request, body []byte) error {
 		return newProblem(kindInvalidRequest, "The query cannot be read. Escape what is not a letter or a digit.")
 	}
 	for name, values := range query {
+		twice := len(values) > 1
 		for _, text := range append(values, name) {
 			if billing.HasCardNumber(text) {
 				return card("query")
@@ -47,6 +48,9 @@ func (a *api) inspect(r *http.Request, body []byte) error {
 			if !storable(text) {
 				return newProblem(kindInvalidRequest, "The query has text that is not UTF-8, or a zero byte.")
 			}
+		}
+		if twice { // the first would be taken, and the other nowhere
+			return invalid("query."+name, "is given twice; it takes one value")
 		}
 	}
 	if !storable(r.URL.Path) {
@@ -76,12 +80,12 @@ func walk(body []byte) error {
 	// handlers takes the last of two, whatever their case. nil: an array.
 	var open []map[string]bool
 	name := false // a field's name comes next
-	for {
+	for begun := false; ; begun = true {
 		token, err := decoder.Token()
 		switch {
 		case errors.Is(err, io.EOF) && len(open) == 0:
 			return nil
-		case err != nil:
+		case err != nil || begun && len(open) == 0: // or a second document
 			if billing.HasCardNumber(string(body)) {
 				return errCardNumber
 			}

@@ -40,9 +40,14 @@ func (uuidSchema) Schema(huma.Registry) *huma.Schema {
 	return &huma.Schema{Type: huma.TypeString, Format: "uuid"}
 }
 
-// schemaName leaves out of a type's name what matters in its package only.
+// schemaName leaves out of a type's name what matters in its package only. What has
+// no name is called after its operation.
 func schemaName(t reflect.Type, hint string) string {
-	name := huma.DefaultSchemaNamer(t, hint)
+	words := strings.Split(hint, "-")
+	for i, w := range words {
+		words[i] = strings.ToUpper(w[:min(1, len(w))]) + w[min(1, len(w)):]
+	}
+	name := huma.DefaultSchemaNamer(t, strings.Join(words, ""))
 	for _, prefix := range []string{"Exported", "Listed"} {
 		name = strings.Replace(name, prefix, "", 1)
 	}

@@ -25,6 +25,10 @@ type operation struct {
 	role        billing.Role
 	status      int // of success; 0: 200
 	needsKey    bool
+	// rerun is for an answer that must not lie in the database, such as one with a
+	// client key: repeated with its key the operation runs again, under the same
+	// requestID. It has to find by that what it did; it has no change.
+	rerun bool
 }
 
 // route names the operation to http.ServeMux and in metrics; that of none is other.
@@ -51,6 +55,7 @@ func (op operation) mustValidate() {
 		"role":     !op.role.May(billing.RoleViewer) || op.changes() && !op.role.May(billing.RoleOperator),
 		"status":   op.success() < 200 || op.success() > 202,
 		"needsKey": op.needsKey && !op.changes(),
+		"rerun":    op.rerun && !op.changes(),
 	} {
 		if wrong {
 			panic(fmt.Sprintf("api: operation %s %s: %s", op.method, op.path, name))
@@ -76,7 +81,9 @@ func register[In, Out any](a *api, op operation, handle func(ctx context.Context
 		var out *Out
 		err := a.once(ctx, func(ctx context.Context) (any, error) {
 			var err error
-			out, err = handle(ctx, in)
+			if out, err = handle(ctx, in); err == nil && out == nil {
+				err = errNoAnswer
+			}
 			return out, err
 		})
 		var before *replayed

@@ -16,12 +16,13 @@ import (
 	"github.com/singil/singil/billing"
 )
 
-// problem is an error as RFC 9457 has it. It never repeats a value of the request.
+// problem is an error as RFC 9457 has it. It repeats no value of the request.
 type problem struct {
 	Type   problemURN     `json:"type" doc:"Which kind of problem: one of a closed list, for programs."`
 	Title  string         `json:"title" doc:"The kind, for people."`
 	Status int            `json:"status" doc:"The HTTP status."`
 	Detail string         `json:"detail" doc:"What is wrong this time, and what to do."`
+	Reason string         `json:"reason,omitempty" doc:"Why a retry is refused, in one word, for programs."`
 	ID     string         `json:"id,omitempty" doc:"Of an error on our side: the log has more under this id."`
 	Errors []fieldProblem `json:"errors,omitempty" doc:"Which fields are wrong."`
 
@@ -167,6 +168,7 @@ func problemOf(ctx context.Context, log *slog.Logger, err error) *problem {
 		return invalid("body."+wrong.Field, wrong.Problem)
 	case errors.As(err, &refused):
 		p := newProblem(kindRefused, refused.Reason)
+		p.Reason = string(refused.Kind)
 		if errors.As(err, &field) {
 			p.Errors = []fieldProblem{{field.location, refused.Reason}}
 		}

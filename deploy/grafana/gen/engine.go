@@ -167,6 +167,26 @@ var engineBoard = board{
 				queries: []query{{"parked", `max(singil_outbox_parked_streams{@})`}},
 			},
 		}},
+		{"HTTP API", []panel{
+			{
+				title: "API requests by status", unit: units.RequestsPerSecond,
+				shows:   "Requests to /v1, per second. 4xx: what the caller has to mend.",
+				bad:     "401: a token has expired or was revoked; singil tokens list. 429: a program asks too often. 500: the log has the id that the answer tells.",
+				queries: []query{{"{{status}}", `sum by (status) (rate(singil_api_requests_total{@}[$__rate_interval]))`}},
+			},
+			{
+				title: "Time of an API request", unit: units.Seconds,
+				shows:   "95 of 100 were no slower, by route. Some ask PayMongo; none may take longer than 20 s.",
+				bad:     "All of them slow: the database; see Database connections in use, pool api. One route: PayMongo, see Time of a request.",
+				queries: []query{{"{{route}}", `topk(8, histogram_quantile(0.95, sum by (le, route) (rate(singil_api_request_seconds_bucket{@}[$__rate_interval]))))`}},
+			},
+			{
+				title: "Card numbers refused", unit: units.Short, red: 1,
+				shows:   "Requests in this range in which something looked like a card's number. Nothing of them is stored.",
+				bad:     "A program sends cards to us: mend it. They go from the customer's browser to PayMongo.",
+				queries: []query{{"refused", `sum(increase(singil_card_numbers_refused_total{@}[$__range]))`}},
+			},
+		}},
 		{"Process and database", []panel{
 			{
 				kind: figure, title: "Daemons", unit: units.Short, red: 1, redBelow: true,

@@ -34,6 +34,7 @@ var (
 var empty = map[string]string{
 	"From the event to its webhook: A": "the demo has no webhook secret, so none are received",
 	"Since the last webhook: A":        "the demo has no webhook secret, so none are received",
+	"Time of an API request: A":        "nobody calls the demo's API",
 }
 
 // TestDashboardsOnTheDemo has a Prometheus watch the demo, and asks it every
