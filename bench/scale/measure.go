@@ -1,0 +1,167 @@
+package scale
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+)
+
+// Spent is what something took.
+type Spent struct {
+	Wall     time.Duration `json:"wall_ns"`
+	Worker   time.Duration `json:"worker_cpu_ns"`   // of this process
+	Database time.Duration `json:"database_cpu_ns"` // of the server and all its processes
+	WAL      int64         `json:"wal_bytes"`
+}
+
+// measure runs do and tells what it took.
+func (w *World) measure(ctx context.Context, do func() error) (s Spent, err error) {
+	before, err := w.meters(ctx)
+	if err != nil {
+		return s, err
+	}
+	began := w.now()
+	if err := do(); err != nil {
+		return s, err
+	}
+	s.Wall = w.now().Sub(began)
+	after, err := w.meters(ctx)
+	return Spent{s.Wall, after.Worker - before.Worker, after.Database - before.Database, after.WAL - before.WAL}, err
+}
+
+func (w *World) meters(ctx context.Context) (s Spent, err error) {
+	if err := w.Pool.QueryRow(ctx, `SELECT pg_current_wal_insert_lsn() - '0/0'::pg_lsn`).Scan(&s.WAL); err != nil {
+		return s, err
+	}
+	var own syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &own); err != nil {
+		return s, err
+	}
+	s.Worker = time.Duration(own.Utime.Nano() + own.Stime.Nano())
+	s.Database, err = w.databaseCPU(ctx)
+	return s, err
+}
+
+// databaseCPU adds up the postmaster, its children, and those of its children
+// that have ended. It is of Linux; elsewhere it is 0.
+func (w *World) databaseCPU(ctx context.Context) (time.Duration, error) {
+	var backend int
+	if err := w.Pool.QueryRow(ctx, `SELECT pg_backend_pid()`).Scan(&backend); err != nil {
+		return 0, err
+	}
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		return 0, nil //nolint:nilerr // another system
+	}
+	postmaster := statOf(backend).parent
+	total := time.Duration(0)
+	for _, entry := range entries {
+		pid, err := strconv.Atoi(entry.Name())
+		if err != nil {
+			continue
+		}
+		if s := statOf(pid); pid == postmaster {
+			total += s.own + s.ended
+		} else if s.parent == postmaster {
+			total += s.own
+		}
+	}
+	return total, nil
+}
+
+type stat struct {
+	parent     int
+	own, ended time.Duration
+}
+
+// statOf reads /proc/PID/stat, in ticks of 10 ms. A process that is gone has none.
+func statOf(pid int) (s stat) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return s
+	}
+	// Behind the name, which may hold anything.
+	fields := strings.Fields(string(text[strings.LastIndexByte(string(text), ')')+1:]))
+	number := func(i int) int { n, _ := strconv.Atoi(fields[i]); return n } //nolint:errcheck // the kernel writes numbers
+	const tick = 10 * time.Millisecond
+	return stat{number(1), time.Duration(number(11)+number(12)) * tick, time.Duration(number(13)+number(14)) * tick}
+}
+
+// Swept is a sweep in its two halves.
+type Swept struct {
+	Invoices int   `json:"invoices"`
+	Jobs     int   `json:"jobs"`
+	Open     Spent `json:"open"`    // finding what is due, opening its invoices
+	Enqueue  Spent `json:"enqueue"` // finding the invoices, enqueuing their jobs
+}
+
+// PerSecond is how many subscriptions went from due to enqueued in a second.
+func (s Swept) PerSecond() float64 {
+	return float64(s.Invoices) / (s.Open.Wall + s.Enqueue.Wall).Seconds()
+}
+
+// Sweep runs the worker's sweep at a business time. To see its halves, the first
+// one runs while charging is frozen: then nothing is enqueued.
+func (w *World) Sweep(ctx context.Context, at time.Time) (s Swept, err error) {
+	if err := w.SetClock(ctx, at); err != nil {
+		return s, err
+	}
+	if err := w.exec(ctx, `UPDATE singil.instance SET frozen = true, frozen_reason = 'half a sweep'`); err != nil {
+		return s, err
+	}
+	s.Open, err = w.measure(ctx, func() error {
+		swept, err := w.collector.Sweep(ctx, w.jobs)
+		s.Invoices = swept.Invoices
+		if err == nil && swept.Enqueued+swept.Parked > 0 {
+			err = fmt.Errorf("%d enqueued and %d parked when nothing was to be", swept.Enqueued, swept.Parked)
+		}
+		return err
+	})
+	if err != nil {
+		return s, err
+	}
+	if err := w.exec(ctx, `UPDATE singil.instance SET frozen = false, frozen_reason = NULL`); err != nil {
+		return s, err
+	}
+	s.Enqueue, err = w.measure(ctx, func() error {
+		swept, err := w.collector.Sweep(ctx, w.jobs)
+		s.Jobs = swept.Enqueued
+		return err
+	})
+	return s, err
+}
+
+// When is the business time by which the first n subscriptions that were not due
+// at Start have fallen due.
+func (s Size) When(n int) time.Time {
+	step := int64(Span/time.Microsecond)/int64(s.Subscriptions) + 1
+	return Start.Add(time.Duration(int64(s.Due+n)*step-1) * time.Microsecond)
+}
+
+// Statements are the costliest ones since they were last forgotten.
+func (w *World) Statements(ctx context.Context, n int) (string, error) {
+	rows, err := w.Pool.Query(ctx, `
+		SELECT calls, total_exec_time, rows, wal_bytes::bigint, shared_blks_hit, shared_blks_read, shared_blks_dirtied,
+		       regexp_replace(left(query, 200), '\s+', ' ', 'g')
+		FROM pg_stat_statements ORDER BY total_exec_time DESC LIMIT $1`, n)
+	if err != nil {
+		return "", err
+	}
+	var out strings.Builder
+	var calls, count, wal, hit, read, dirtied int64
+	var ms float64
+	var query string
+	_, err = pgx.ForEachRow(rows, []any{&calls, &ms, &count, &wal, &hit, &read, &dirtied, &query}, func() error {
+		fmt.Fprintf(&out, "%8d calls %9.1f ms %8d rows %10d WAL %8d hit %7d read %7d dirtied  %.150s\n", calls, ms, count, wal, hit, read, dirtied, query)
+		return nil
+	})
+	return out.String(), err
+}
+
