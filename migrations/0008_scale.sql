@@ -88,3 +88,8 @@ BEGIN
   RETURN NULL;
 END $$;
 -- +goose StatementEnd
+
+-- River keeps two GIN indexes for those who search jobs by their arguments. Here
+-- jobs carry an id, and nobody searches them by it; a job is written three times.
+DROP INDEX IF EXISTS river.river_job_args_index;
+DROP INDEX IF EXISTS river.river_job_metadata_index;

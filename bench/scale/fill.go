@@ -3,7 +3,9 @@ package scale
 import (
 	"context"
 	"fmt"
+	"maps"
 	"math/big"
+	"slices"
 	"strings"
 	"time"
 
@@ -48,7 +50,13 @@ func (w *World) Fill(ctx context.Context, s Size) error {
 	for _, load := range loads(s) {
 		began := w.now()
 		if err := pgx.BeginFunc(ctx, w.Pool, func(tx pgx.Tx) error {
-			_, err := tx.Exec(ctx, `SET LOCAL session_replication_role = replica; SET LOCAL timezone = 'Asia/Manila'; SET LOCAL synchronous_commit = off;`+load.sql)
+			// What is written to a table that was truncated in the same transaction needs
+			// no log, if wal_level is minimal.
+			sql := `SET LOCAL session_replication_role = replica; SET LOCAL timezone = 'Asia/Manila';`
+			if load.name != "functions" {
+				sql += "TRUNCATE singil." + load.name + ";"
+			}
+			_, err := tx.Exec(ctx, sql+load.sql)
 			return err
 		}); err != nil {
 			return fmt.Errorf("fill %s: %w", load.name, err)
@@ -87,19 +95,20 @@ func (w *World) Fill(ctx context.Context, s Size) error {
 // filled are the tables that Fill loads.
 const filled = `'customers', 'payment_methods', 'subscriptions', 'invoices', 'payment_intents', 'attempts', 'payments', 'events'`
 
-// Constraints that others lean on go last and come first.
+// Foreign keys go first and come last, other constraints the other way round.
 const sqlRules = `
 SELECT c.relname, r.name, r.def, r.kind
 FROM (
-  SELECT k.conrelid AS rel, 'CONSTRAINT' AS what, k.conname AS name, pg_get_constraintdef(k.oid) AS def, k.contype::text AS kind
+  SELECT k.conrelid AS rel, k.confrelid AS to_rel, k.conname AS name, pg_get_constraintdef(k.oid) AS def, k.contype::text AS kind
   FROM pg_constraint k WHERE k.contype IN ('p', 'u', 'x', 'f')
   UNION ALL
-  SELECT i.indrelid, 'INDEX', x.relname, pg_get_indexdef(i.indexrelid), 'i'
+  SELECT i.indrelid, 0, x.relname, pg_get_indexdef(i.indexrelid), 'i'
   FROM pg_index i JOIN pg_class x ON x.oid = i.indexrelid
   WHERE NOT EXISTS (SELECT FROM pg_constraint k WHERE k.conindid = i.indexrelid AND k.contype IN ('p', 'u', 'x'))
 ) r
 JOIN pg_class c ON c.oid = r.rel
-WHERE c.relnamespace = 'singil'::regnamespace AND c.relname IN (` + filled + `)
+LEFT JOIN pg_class t ON t.oid = r.to_rel
+WHERE c.relnamespace = 'singil'::regnamespace AND (c.relname IN (` + filled + `) OR t.relname IN (` + filled + `))
 ORDER BY r.kind = 'f' DESC, r.kind = 'i' DESC, c.relname, r.name`
 
 // strip returns the statements that drop every index and every constraint which
@@ -112,17 +121,18 @@ func (w *World) strip(ctx context.Context) (drop string, back [2][][]string, err
 	}
 	var drops []string
 	var table, name, def, kind string
-	indexes, keys := map[string][]string{}, map[string][]string{}
+	indexes := map[string][]string{}
+	var keys []string
 	_, err = pgx.ForEachRow(rows, []any{&table, &name, &def, &kind}, func() error {
 		if kind == "i" {
 			drops = append(drops, "DROP INDEX singil."+name)
 			indexes[table] = append(indexes[table], def)
 			return nil
 		}
-		drops = append(drops, fmt.Sprintf("ALTER TABLE singil.%s DROP CONSTRAINT %s CASCADE", table, name))
+		drops = append(drops, fmt.Sprintf("ALTER TABLE singil.%s DROP CONSTRAINT %s", table, name))
 		add := fmt.Sprintf("ALTER TABLE singil.%s ADD CONSTRAINT %s %s", table, name, def)
 		if kind == "f" {
-			keys[table] = append(keys[table], add)
+			keys = append(keys, add)
 		} else {
 			indexes[table] = append([]string{add}, indexes[table]...)
 		}
@@ -132,11 +142,7 @@ func (w *World) strip(ctx context.Context) (drop string, back [2][][]string, err
 		return "", back, err
 	}
 	// A foreign key locks both its tables: one list.
-	back[1] = [][]string{nil}
-	for table := range indexes {
-		back[0] = append(back[0], indexes[table])
-		back[1][0] = append(back[1][0], keys[table]...)
-	}
+	back[0], back[1] = slices.Collect(maps.Values(indexes)), [][]string{keys}
 	return strings.Join(drops, ";"), back, nil
 }
 
@@ -160,7 +166,7 @@ func loads(s Size) []load {
 		{"functions", `
 			CREATE OR REPLACE FUNCTION singil.bench_uuid(ms bigint, salt bigint) RETURNS uuid LANGUAGE sql IMMUTABLE AS
 			$$ SELECT encode(int8send(ms << 16 | 28672) || int8send(hashint8extended(salt, 0) & 4611686018427387903 | -9223372036854775808), 'hex')::uuid $$;
-			CREATE OR REPLACE FUNCTION singil.bench_due(slot bigint) RETURNS timestamptz LANGUAGE sql IMMUTABLE AS
+			CREATE OR REPLACE FUNCTION singil.bench_due(slot bigint) RETURNS timestamptz LANGUAGE sql STABLE AS
 			$$ SELECT '{start}'::timestamptz + interval '1 microsecond' * CASE WHEN slot < {due} THEN -slot - 1 ELSE slot * {step} END $$;
 			CREATE OR REPLACE FUNCTION singil.bench_id(kind bigint, n bigint) RETURNS uuid LANGUAGE sql IMMUTABLE AS
 			$$ SELECT singil.bench_uuid(1700000000000 + n, kind) $$;
@@ -183,16 +189,18 @@ func loads(s Size) []load {
 			  due - interval '1 month', '{"offsets_days":[1,3,5,7],"hour":9,"end":"cancel"}', 'bill_all'
 			FROM (SELECT n, singil.bench_due(n * {inverse} % {n}) AS due FROM generate_series(0::bigint, {n} - 1) n) d`},
 	}
+	var invoices strings.Builder
 	for period := range s.Periods {
-		list = append(list, load{fmt.Sprintf("invoices of period %d", period), fmt.Sprintf(`
+		fmt.Fprintf(&invoices, `
 			INSERT INTO singil.invoices (id, subscription_id, customer_id, period_no, period, amount_minor, currency, livemode, status, due_at,
 			  attempt_count, first_attempt_at, payment_method_id, paid_at, payment_id)
 			SELECT singil.bench_invoice(0, %[1]d, slot), singil.bench_id(3, n), singil.bench_id(1, n), %[1]d,
 			  tstzrange(at, due - interval '1 month' * ({periods} - 1 - %[1]d)), 49900, 'PHP', false, 'paid', at,
 			  1, at, NULL, at, 'pay_' || substr(md5('%[1]d/' || slot), 1, 24)
 			FROM (SELECT slot, slot * {spread} %% {n} AS n, singil.bench_due(slot) AS due, singil.bench_due(slot) - interval '1 month' * ({periods} - %[1]d) AS at
-			      FROM generate_series(0::bigint, {n} - 1) slot) d`, period)})
+			      FROM generate_series(0::bigint, {n} - 1) slot) d;`, period)
 	}
+	list = append(list, load{"invoices", invoices.String()})
 	// The newest period's last invoices, up to Settled.
 	const newest = `
 			FROM (SELECT slot, slot * {spread} % {n} AS n, singil.bench_due(slot) - interval '1 month' AS at

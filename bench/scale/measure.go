@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-
 )
 
 // Spent is what something took.
@@ -94,48 +93,63 @@ func statOf(pid int) (s stat) {
 	return stat{number(1), time.Duration(number(11)+number(12)) * tick, time.Duration(number(13)+number(14)) * tick}
 }
 
-// Swept is a sweep in its two halves.
+// Swept is what one sweep did.
 type Swept struct {
-	Invoices int   `json:"invoices"`
-	Jobs     int   `json:"jobs"`
-	Open     Spent `json:"open"`    // finding what is due, opening its invoices
-	Enqueue  Spent `json:"enqueue"` // finding the invoices, enqueuing their jobs
+	Invoices int   `json:"invoices"` // opened
+	Jobs     int   `json:"jobs"`     // enqueued
+	Spent    Spent `json:"spent"`
 }
 
-// PerSecond is how many subscriptions went from due to enqueued in a second.
+// PerSecond is how many invoices were opened and enqueued, or only one of the two,
+// in a second.
 func (s Swept) PerSecond() float64 {
-	return float64(s.Invoices) / (s.Open.Wall + s.Enqueue.Wall).Seconds()
+	return float64(max(s.Invoices, s.Jobs)) / s.Spent.Wall.Seconds()
 }
 
-// Sweep runs the worker's sweep at a business time. To see its halves, the first
-// one runs while charging is frozen: then nothing is enqueued.
+// Sweep runs the worker's sweep at a business time: what has fallen due gets its
+// invoices, and what may be charged its jobs.
 func (w *World) Sweep(ctx context.Context, at time.Time) (s Swept, err error) {
 	if err := w.SetClock(ctx, at); err != nil {
 		return s, err
 	}
-	if err := w.exec(ctx, `UPDATE singil.instance SET frozen = true, frozen_reason = 'half a sweep'`); err != nil {
-		return s, err
-	}
-	s.Open, err = w.measure(ctx, func() error {
+	s.Spent, err = w.measure(ctx, func() error {
 		swept, err := w.collector.Sweep(ctx, w.jobs)
-		s.Invoices = swept.Invoices
-		if err == nil && swept.Enqueued+swept.Parked > 0 {
-			err = fmt.Errorf("%d enqueued and %d parked when nothing was to be", swept.Enqueued, swept.Parked)
+		s.Invoices, s.Jobs = swept.Invoices, swept.Enqueued
+		if err == nil && swept.Parked > 0 {
+			err = fmt.Errorf("%d parked when nothing was to be", swept.Parked)
 		}
 		return err
 	})
-	if err != nil {
-		return s, err
+	return s, err
+}
+
+// SweepInHalves sweeps while charging is frozen, which opens invoices and enqueues
+// nothing, and then again, which enqueues what is there: as it is with retries.
+func (w *World) SweepInHalves(ctx context.Context, at time.Time) (open, enqueue Swept, err error) {
+	if err := w.exec(ctx, `UPDATE singil.instance SET frozen = true, frozen_reason = 'half a sweep'`); err != nil {
+		return open, enqueue, err
+	}
+	if open, err = w.Sweep(ctx, at); err != nil {
+		return open, enqueue, err
 	}
 	if err := w.exec(ctx, `UPDATE singil.instance SET frozen = false, frozen_reason = NULL`); err != nil {
-		return s, err
+		return open, enqueue, err
 	}
-	s.Enqueue, err = w.measure(ctx, func() error {
-		swept, err := w.collector.Sweep(ctx, w.jobs)
-		s.Jobs = swept.Enqueued
-		return err
-	})
-	return s, err
+	enqueue, err = w.Sweep(ctx, at)
+	return open, enqueue, err
+}
+
+// Settle takes what is open out of the way of the next sweep, and its jobs.
+func (w *World) Settle(ctx context.Context) error {
+	for _, sql := range []string{
+		`UPDATE singil.invoices SET status = 'void', reason = 'measured', next_attempt_at = NULL WHERE status = 'open'`,
+		`TRUNCATE river.river_job`, `VACUUM (ANALYZE) singil.invoices`, `VACUUM (ANALYZE) singil.subscriptions`, `CHECKPOINT`,
+	} {
+		if err := w.exec(ctx, sql); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // When is the business time by which the first n subscriptions that were not due
@@ -145,8 +159,8 @@ func (s Size) When(n int) time.Time {
 	return Start.Add(time.Duration(int64(s.Due+n)*step-1) * time.Microsecond)
 }
 
-// Statements are the costliest ones since they were last forgotten.
-func (w *World) Statements(ctx context.Context, n int) (string, error) {
+// Costliest are the statements that took longest ones since they were last forgotten.
+func (w *World) Costliest(ctx context.Context, n int) (string, error) {
 	rows, err := w.Pool.Query(ctx, `
 		SELECT calls, total_exec_time, rows, wal_bytes::bigint, shared_blks_hit, shared_blks_read, shared_blks_dirtied,
 		       regexp_replace(left(query, 200), '\s+', ' ', 'g')
@@ -164,4 +178,3 @@ func (w *World) Statements(ctx context.Context, n int) (string, error) {
 	})
 	return out.String(), err
 }
-

@@ -31,7 +31,7 @@ import (
 // a machine with 8 GB for this alone.
 func Settings() map[string]string {
 	return map[string]string{
-		"shared_buffers": "2GB", "max_wal_size": "8GB", "checkpoint_timeout": "15min", "wal_compression": "on",
+		"shared_buffers": "2GB", "max_wal_size": "8GB", "checkpoint_timeout": "15min",
 		"shared_preload_libraries": "pg_stat_statements,auto_explain", "pg_stat_statements.track": "all", "pg_stat_statements.max": "2000",
 		"track_io_timing": "on", "random_page_cost": "1.1", "effective_cache_size": "6GB", "jit": "off",
 	}

@@ -3,7 +3,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -32,18 +31,29 @@ func run(ctx context.Context) (err error) {
 	due := flag.Int("due", 1000, "subscriptions due at the start")
 	rounds := flag.Int("rounds", 3, "sweeps")
 	each := flag.Int("each", 100000, "subscriptions that fall due for each sweep")
+	settled := flag.Int("settled", 0, "old invoices with an intent, an attempt and a payment")
+	fill := flag.Bool("fill", true, "fill the database first")
 	profile := flag.String("cpuprofile", "", "write a CPU profile of the sweeps")
 	flag.Parse()
 
 	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
-	w, err := scale.Open(ctx, scale.Config{Dir: *dir, Log: log, Now: time.Now})
+	settings := scale.Settings()
+	if *dir != "" && *fill {
+		settings["wal_level"], settings["max_wal_senders"], settings["shared_buffers"] = "minimal", "0", "4GB"
+	}
+	w, err := scale.Open(ctx, scale.Config{Dir: *dir, Log: log, Now: time.Now, Settings: settings})
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, w.Close()) }()
-	size := scale.Size{Subscriptions: *subscriptions, Periods: *periods, Settled: 0, Due: *due}
-	if err := w.Fill(ctx, size); err != nil {
-		return err
+	size := scale.Size{Subscriptions: *subscriptions, Periods: *periods, Settled: *settled, Due: *due}
+	if *fill {
+		if err := w.Fill(ctx, size); err != nil {
+			return err
+		}
+	}
+	if *rounds == 0 {
+		return nil
 	}
 	if *profile != "" {
 		f, err := os.Create(*profile)
@@ -56,28 +66,41 @@ func run(ctx context.Context) (err error) {
 		}
 		defer pprof.StopCPUProfile()
 	}
-	out := json.NewEncoder(os.Stdout)
-	_ = out
 	first, err := w.Sweep(ctx, scale.Start)
 	if err != nil {
 		return err
 	}
 	show("first", first)
+	if err := w.Settle(ctx); err != nil {
+		return err
+	}
 	for i := range *rounds {
-		s, err := w.Sweep(ctx, size.When((i+1)**each))
+		s, err := w.Sweep(ctx, size.When((2*i+1)**each))
 		if err != nil {
 			return err
 		}
-		show(fmt.Sprint(i), s)
+		show("both", s)
+		if err := w.Settle(ctx); err != nil {
+			return err
+		}
+		open, enqueue, err := w.SweepInHalves(ctx, size.When((2*i+2)**each))
+		if err != nil {
+			return err
+		}
+		show("open", open)
+		show("enqueue", enqueue)
+		if err := w.Settle(ctx); err != nil {
+			return err
+		}
 	}
-	text, err := w.Statements(ctx, 14)
+	text, err := w.Costliest(ctx, 14)
 	fmt.Print(text)
 	return err
 }
 
 func show(name string, s scale.Swept) {
-	per := func(d time.Duration, n int) float64 { return float64(d.Microseconds()) / float64(max(n, 1)) }
-	fmt.Printf("%-6s %d opened %.0f/s (µs each: db %.1f worker %.1f, WAL %d B)  %d enqueued %.0f/s (db %.1f worker %.1f, WAL %d B)  both %.0f/s\n", name,
-		s.Invoices, float64(s.Invoices)/s.Open.Wall.Seconds(), per(s.Open.Database, s.Invoices), per(s.Open.Worker, s.Invoices), s.Open.WAL/int64(max(s.Invoices, 1)),
-		s.Jobs, float64(s.Jobs)/s.Enqueue.Wall.Seconds(), per(s.Enqueue.Database, s.Jobs), per(s.Enqueue.Worker, s.Jobs), s.Enqueue.WAL/int64(max(s.Jobs, 1)), s.PerSecond())
+	n := max(s.Invoices, s.Jobs, 1)
+	each := func(d time.Duration) float64 { return float64(d.Microseconds()) / float64(n) }
+	fmt.Printf("%-8s %7d opened %7d enqueued %8.0f/s  CPU each: database %6.1f µs, worker %5.1f µs  WAL each %d B\n",
+		name, s.Invoices, s.Jobs, s.PerSecond(), each(s.Spent.Database), each(s.Spent.Worker), s.Spent.WAL/int64(n))
 }
