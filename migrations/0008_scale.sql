@@ -5,9 +5,9 @@
 SET LOCAL search_path = singil, public;
 
 -- The guards compare what was with what is in a FULL JOIN, which is hashed or
--- merged whatever the plan was made for. PL/pgSQL keeps the plan of the first
--- call in a session, and behind a statement that changed no row that was a loop
--- in a loop: a batch of a thousand then took a million comparisons.
+-- merged, never a loop in a loop. PL/pgSQL plans them once a session, by the first
+-- batch, which is often small or empty; a batch of a thousand then took a million
+-- comparisons, more time than all the rest of it.
 
 -- +goose StatementBegin
 CREATE OR REPLACE FUNCTION guard_payment_intents() RETURNS trigger LANGUAGE plpgsql AS $$
