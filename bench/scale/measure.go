@@ -139,6 +139,28 @@ func (w *World) SweepInHalves(ctx context.Context, at time.Time) (open, enqueue 
 	return open, enqueue, err
 }
 
+// Thousand is how long a sweep takes that finds a thousand due subscriptions,
+// opens their invoices and enqueues their jobs: the rounds, the first of which is
+// to warm up and is not among them. Of what falls due from Start on.
+func (w *World) Thousand(ctx context.Context, size Size, rounds int) (all []Swept, err error) {
+	for i := range rounds + 1 {
+		s, err := w.Sweep(ctx, size.When(i*1000))
+		if err != nil {
+			return nil, err
+		}
+		if s.Invoices != 1000 || s.Jobs != 1000 {
+			return nil, fmt.Errorf("round %d: %d invoices and %d jobs, want a thousand of each", i, s.Invoices, s.Jobs)
+		}
+		if i > 0 {
+			all = append(all, s)
+		}
+		if err := w.exec(ctx, `UPDATE singil.invoices SET status = 'void', reason = 'measured', next_attempt_at = NULL WHERE status = 'open'`); err != nil {
+			return nil, err
+		}
+	}
+	return all, nil
+}
+
 // Settle takes what is open out of the way of the next sweep, and its jobs.
 func (w *World) Settle(ctx context.Context) error {
 	for _, sql := range []string{

@@ -7,6 +7,7 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
+	"io"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -271,4 +272,33 @@ func text(consts map[string]ast.Expr, e ast.Expr) (string, bool) {
 		return x + y, okX && okY && e.Op == token.ADD
 	}
 	return "", false
+}
+
+// WritePlans writes plans as a page.
+func WritePlans(out io.Writer, plans []Plan) {
+	faulty := 0
+	for _, p := range plans {
+		if len(p.Faults) > 0 {
+			faulty++
+		}
+	}
+	fmt.Fprintf(out, "%d statements, %d with a sequential scan of a table that grows or a sort of more than %d rows.\n\n", len(plans), faulty, batch)
+	fmt.Fprintf(out, "| statement | runs | most rows | fault |\n|---|---|---|---|\n")
+	for _, p := range plans {
+		fmt.Fprintf(out, "| %s | %d | %d | %s |\n", strings.ReplaceAll(p.Name, "|", "\\|"), p.Runs, p.Rows, strings.Join(p.Faults, ", "))
+	}
+	for _, p := range plans {
+		fmt.Fprintf(out, "\n## %s\n\n```\n%s\n```\n", p.Name, clip(p.Text))
+	}
+}
+
+// clip cuts the lines of a plan that print a whole batch of ids.
+func clip(plan string) string {
+	lines := strings.Split(plan, "\n")
+	for i, line := range lines {
+		if len(line) > 220 {
+			lines[i] = line[:200] + " ..."
+		}
+	}
+	return strings.Join(lines, "\n")
 }

@@ -37,6 +37,13 @@ func Settings() map[string]string {
 	}
 }
 
+// FillSettings are Settings for a server that only loads.
+func FillSettings() map[string]string {
+	s := Settings()
+	s["wal_level"], s["max_wal_senders"], s["shared_buffers"] = "minimal", "0", "4GB"
+	return s
+}
+
 // World is a server with one database, and a worker on it.
 type World struct {
 	Server *devpg.Server
@@ -111,6 +118,7 @@ func (w *World) connect(ctx context.Context) error {
 		Schema: migrations.RiverSchema, Workers: w.collector.Workers(), Logger: quiet,
 		Queues:     map[string]river.QueueConfig{worker.QueueCharge: {MaxWorkers: 200}, worker.QueueReconcile: {MaxWorkers: 20}},
 		JobTimeout: worker.JobTimeout, RescueStuckJobsAfter: worker.RescueAfter, CompletedJobRetentionPeriod: time.Hour,
+		FetchCooldown: 10 * time.Millisecond, FetchPollInterval: 50 * time.Millisecond, ReindexerIndexNames: worker.ReindexedIndexes(),
 	})
 	return err
 }

@@ -121,6 +121,7 @@ func newDaemon(ctx context.Context, cfg config, gateway worker.Gateway, livemode
 		JobTimeout:   worker.JobTimeout, RescueStuckJobsAfter: worker.RescueAfter, SoftStopTimeout: drainTimeout,
 		FetchOnlyKnownKinds:         true,
 		CompletedJobRetentionPeriod: time.Hour, // the ledger is elsewhere
+		ReindexerIndexNames:         worker.ReindexedIndexes(),
 	})
 	if err != nil {
 		return nil, fmt.Errorf("start the queue: %w", err)
