@@ -26,6 +26,8 @@ type Opened struct {
 	Invoices      int
 	Skipped       int // periods that get no invoice, by policy
 	Parked        int // subscriptions and invoices that a human must look at
+	// Claimed are the invoices that OpenAndClaim has claimed.
+	Claimed []Claimed
 }
 
 const sqlDueColumns = `
@@ -89,13 +91,21 @@ type nextPlan struct {
 // locked are left to it. A subscription that cannot be planned is parked with
 // its reason, and the others go on.
 func OpenDue(ctx context.Context, tx pgx.Tx, environment Environment, livemode bool, now time.Time, limit int) (Opened, error) {
-	return openDue(ctx, tx, environment, livemode, now, limit, nil)
+	return openDue(ctx, tx, opening{environment: environment, livemode: livemode, now: now}, limit, nil)
+}
+
+// OpenAndClaim is OpenDue, and claims what may be charged at once as ClaimDue
+// would: enqueue a job for each of Opened.Claimed in the same transaction. That
+// an invoice is born claimed saves writing it, and all its index entries, twice.
+// Call it only when charging is allowed.
+func OpenAndClaim(ctx context.Context, tx pgx.Tx, environment Environment, livemode bool, now time.Time, limit int) (Opened, error) {
+	return openDue(ctx, tx, opening{environment: environment, livemode: livemode, now: now, claim: true}, limit, nil)
 }
 
 // OpenDueOne is OpenDue for one subscription, if it is due: for when a batch
 // fails as a whole, and the row that makes it fail has to be found.
 func OpenDueOne(ctx context.Context, tx pgx.Tx, environment Environment, livemode bool, now time.Time, subscription uuid.UUID) (Opened, error) {
-	return openDue(ctx, tx, environment, livemode, now, 1, &subscription)
+	return openDue(ctx, tx, opening{environment: environment, livemode: livemode, now: now}, 1, &subscription)
 }
 
 const sqlDueIDs = `
@@ -122,8 +132,8 @@ func ParkSubscription(ctx context.Context, tx pgx.Tx, subscription uuid.UUID, re
 	return nil
 }
 
-func openDue(ctx context.Context, tx pgx.Tx, environment Environment, livemode bool, now time.Time, limit int, only *uuid.UUID) (Opened, error) {
-	due, err := dueSubscriptions(ctx, tx, now, limit, only)
+func openDue(ctx context.Context, tx pgx.Tx, o opening, limit int, only *uuid.UUID) (Opened, error) {
+	due, err := dueSubscriptions(ctx, tx, o.now, limit, only)
 	if err != nil {
 		return Opened{}, fmt.Errorf("read due subscriptions: %w", err)
 	}
@@ -131,9 +141,8 @@ func openDue(ctx context.Context, tx pgx.Tx, environment Environment, livemode b
 		return Opened{}, nil
 	}
 	failpoint.Hit("cp01")
-	o := opening{environment: environment, livemode: livemode, now: now}
 	for _, s := range due {
-		s.planned, s.failed = s.planDue(now)
+		s.planned, s.failed = s.planDue(o.now)
 	}
 	ours, err := o.shareDays(ctx, tx, due)
 	if err != nil {
@@ -183,6 +192,7 @@ type opening struct {
 	environment Environment
 	livemode    bool
 	now         time.Time
+	claim       bool // what may be charged at now
 	result      Opened
 	events      []Event
 
@@ -195,7 +205,8 @@ type newInvoice struct {
 	ID             uuid.UUID
 	Subscription   *dueSubscription
 	Period         Period
-	ChargeAfter    time.Time
+	NextAttemptAt  time.Time
+	Claimed        bool
 	Status, Reason string
 }
 
@@ -219,13 +230,15 @@ func (o *opening) plan(s *dueSubscription) {
 	}
 	for _, due := range plan.Open {
 		due.No += s.AnchorNo
-		inv := newInvoice{ID: newID(), Subscription: s, Period: due.Period, ChargeAfter: due.ChargeNotBefore, Status: InvoiceOpen}
+		inv := newInvoice{ID: newID(), Subscription: s, Period: due.Period, NextAttemptAt: due.ChargeNotBefore, Status: InvoiceOpen}
 		if s.Amount.Minor < MinimumAmount {
 			inv.Status, inv.Reason = InvoiceReview, fmt.Sprintf("%s is below the provider's minimum of %s", s.Amount, Money{MinimumAmount, s.Amount.Currency})
 			o.result.Parked++
+		} else if o.claim && !inv.NextAttemptAt.After(o.now) {
+			inv.Claimed, inv.NextAttemptAt = true, o.now.Add(Lease)
 		}
 		o.invoices = append(o.invoices, inv)
-		s.LastChargeAt = &inv.ChargeAfter
+		s.LastChargeAt = &due.ChargeNotBefore
 	}
 	s.NextPeriodNo = plan.NextPeriodNo + s.AnchorNo
 	s.NextDueAt = nil
@@ -322,12 +335,12 @@ func orZero(t *time.Time) time.Time {
 const sqlOpenInvoices = `
 WITH opened AS (
   INSERT INTO singil.invoices (id, subscription_id, customer_id, period_no, period, amount_minor, currency, livemode,
-                               status, reason, due_at, next_attempt_at)
+                               status, reason, due_at, next_attempt_at, claimed)
   SELECT r.id, r.subscription, r.customer, r.no, tstzrange(r.start_at, r.end_at), r.amount, r.currency, $10,
-         r.status, NULLIF(r.reason, ''), r.start_at, r.charge_after
+         r.status, NULLIF(r.reason, ''), r.start_at, r.next_attempt_at, r.claimed
   FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::int[], $5::timestamptz[], $6::timestamptz[], $7::bigint[], $8::text[], $9::timestamptz[],
-              $11::text[], $12::text[])
-    AS r (id, subscription, customer, no, start_at, end_at, amount, currency, charge_after, status, reason)
+              $11::text[], $12::text[], $15::boolean[])
+    AS r (id, subscription, customer, no, start_at, end_at, amount, currency, next_attempt_at, status, reason, claimed)
   ON CONFLICT DO NOTHING
   RETURNING id, amount_minor, currency, livemode
 ), intents AS (
@@ -391,36 +404,36 @@ func (o *opening) storeInvoices(ctx context.Context, tx pgx.Tx) error {
 		return nil
 	}
 	ids, subscriptions, customers, nos := make([]uuid.UUID, n), make([]uuid.UUID, n), make([]uuid.UUID, n), make([]int32, n)
-	starts, ends, amounts, currencies, after := make([]time.Time, n), make([]time.Time, n), make([]int64, n), make([]string, n), make([]time.Time, n)
-	statuses, reasons, intents, keys := make([]string, n), make([]string, n), make([]uuid.UUID, n), make([]string, n)
+	starts, ends, amounts, currencies, next := make([]time.Time, n), make([]time.Time, n), make([]int64, n), make([]string, n), make([]time.Time, n)
+	statuses, reasons, intents, keys, claimed := make([]string, n), make([]string, n), make([]uuid.UUID, n), make([]string, n), make([]bool, n)
 	for i, inv := range o.invoices {
 		s := inv.Subscription
 		ids[i], subscriptions[i], customers[i], nos[i] = inv.ID, s.ID, s.CustomerID, int32(inv.Period.No)
-		starts[i], ends[i], amounts[i], currencies[i], after[i] = inv.Period.Start, inv.Period.End, s.Amount.Minor, string(s.Amount.Currency), inv.ChargeAfter
-		statuses[i], reasons[i] = inv.Status, inv.Reason
+		starts[i], ends[i], amounts[i], currencies[i], next[i] = inv.Period.Start, inv.Period.End, s.Amount.Minor, string(s.Amount.Currency), inv.NextAttemptAt
+		statuses[i], reasons[i], claimed[i] = inv.Status, inv.Reason, inv.Claimed
 		intents[i], keys[i] = newID(), createKey(o.environment, s.ID, inv.Period.No, 1)
 	}
-	rows, err := tx.Query(ctx, sqlOpenInvoices, ids, subscriptions, customers, nos, starts, ends, amounts, currencies, after, o.livemode,
-		statuses, reasons, intents, keys)
+	opened := make(map[uuid.UUID]bool, n)
+	rows, err := tx.Query(ctx, sqlOpenInvoices, ids, subscriptions, customers, nos, starts, ends, amounts, currencies, next, o.livemode,
+		statuses, reasons, intents, keys, claimed)
 	if err != nil {
 		return err
 	}
-	opened, err := pgx.CollectRows(rows, pgx.RowTo[uuid.UUID])
-	if err != nil {
+	var id uuid.UUID
+	if _, err := pgx.ForEachRow(rows, []any{&id}, func() error {
+		opened[id] = true
+		return nil
+	}); err != nil {
 		return err
 	}
 	o.result.Invoices = len(opened)
-	if len(opened) == n {
-		return nil
-	}
-	stored := make(map[uuid.UUID]bool, len(opened))
-	for _, id := range opened {
-		stored[id] = true
-	}
 	for _, inv := range o.invoices {
-		if !stored[inv.ID] {
+		switch {
+		case !opened[inv.ID]:
 			inv.Subscription.park(fmt.Sprintf("period %d, from %s, overlaps an invoice on record", inv.Period.No, inv.Period.Start.UTC().Format(time.RFC3339)))
 			o.result.Parked++
+		case inv.Claimed:
+			o.result.Claimed = append(o.result.Claimed, Claimed{InvoiceID: inv.ID})
 		}
 	}
 	return nil

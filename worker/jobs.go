@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"time"
 
@@ -94,6 +95,14 @@ func (SweepArgs) Kind() string { return "sweep" }
 // InsertOpts implements river.JobArgsWithInsertOpts.
 func (SweepArgs) InsertOpts() river.InsertOpts {
 	return river.InsertOpts{Queue: QueueSweep, MaxAttempts: 1}
+}
+
+// ReindexedIndexes are those of River's indexes that it shall build anew every
+// night: without the two that our migrations drop.
+func ReindexedIndexes() []string {
+	return slices.DeleteFunc(river.ReindexerIndexNamesDefault(), func(name string) bool {
+		return name == "river_job_args_index" || name == "river_job_metadata_index"
+	})
 }
 
 // Workers are the collector's River workers.

@@ -159,7 +159,7 @@ func (r *recovery) begin(ctx context.Context) error {
 		if err := tx.Commit(ctx); err != nil {
 			return err
 		}
-		open = func() (billing.Opened, error) { return r.collector.openDue(ctx) }
+		open = func() (billing.Opened, error) { return r.collector.openDue(ctx, nil) }
 		from = r.Pool
 	}
 	for {

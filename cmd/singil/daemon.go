@@ -142,6 +142,7 @@ func newDaemon(ctx context.Context, cfg config, gateway gateways, livemode bool,
 		FetchCooldown:               fetchCooldown,
 		PollOnly:                    throughPooler(d.riverPool.Config().ConnConfig),
 		CompletedJobRetentionPeriod: time.Hour, // the ledger is elsewhere
+		ReindexerIndexNames:         worker.ReindexedIndexes(),
 	})
 	if err != nil {
 		return nil, fmt.Errorf("start the queue: %w", err)
