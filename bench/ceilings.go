@@ -70,7 +70,7 @@ func runCalls(ctx context.Context) error {
 	transport := http.DefaultTransport.(*http.Transport).Clone()
 	transport.MaxIdleConns, transport.MaxIdleConnsPerHost = callers, callers
 	c := caller{http: &http.Client{Transport: transport}, base: os.Getenv(providerName) + "/v1/payment_intents"}
-	if _, err := c.charge(ctx, callers, min(n, warmUp)); err != nil {
+	if _, err := c.charge(ctx, callers, min(n, warmUpCharges)); err != nil {
 		return err
 	}
 	took, err := c.charge(ctx, callers, n)
@@ -170,7 +170,7 @@ func runEmptyJobs(ctx context.Context) error {
 	if err := client.Start(ctx); err != nil {
 		return err
 	}
-	if _, err := worker.work(ctx, client, pool, min(n, warmUp), false); err != nil {
+	if _, err := worker.work(ctx, client, pool, min(n, warmUpCharges), false); err != nil {
 		return err
 	}
 	took, err := worker.work(ctx, client, pool, n, true)

@@ -23,7 +23,7 @@ func chargesPart(ctx context.Context, r *rig, report *Report) error {
 		return err
 	}
 	defer textbook.close()
-	empty, err := r.database(ctx, "empty")
+	empty, err := r.database(ctx, "empty", "template1")
 	if err != nil {
 		return err
 	}

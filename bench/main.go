@@ -37,16 +37,18 @@ var roles = map[string]func(context.Context) error{
 }
 
 // parts are the subjects, in the order in which they are measured: each a file of its own, with what it adds to the report.
-var parts = []struct {
-	name string
-	run  func(context.Context, *rig, *Report) error
-}{
+var parts = []part{
 	{"charges", chargesPart},
 	{"waiting", waitingPart},
 	// Here comes sweep, which is measured on data sets of its own.
 	{"lag", lagPart},
 	{"daemons", daemonsPart},
 	{"intake", intakePart},
+}
+
+type part struct {
+	name string
+	run  func(context.Context, *rig, *Report) error
 }
 
 type options struct {
@@ -115,7 +117,7 @@ func bench(ctx context.Context, args []string) (err error) {
 func readOptions(args []string) (o options, err error) {
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	only := flags.String("only", "", "measure only these `parts`: charges, waiting, lag, daemons, intake")
-	sides := flags.String("sides", "", "of charges only these `sides`: singil, textbook, calls, jobs")
+	sides := flags.String("sides", "", "of charges only these `sides`: singil, limited, textbook, calls, jobs")
 	flags.BoolVar(&o.quick, "quick", false, "small numbers: whether it works, not how fast it is")
 	flags.IntVar(&o.rounds, "rounds", 5, "rounds of everything that is repeated")
 	flags.IntVar(&o.charges, "n", 20_000, "charges of a round")
@@ -145,6 +147,16 @@ func readOptions(args []string) (o options, err error) {
 		o.waiting = append(o.waiting, n)
 	}
 	o.only, o.sides = words(*only), words(*sides)
+	for _, name := range o.only {
+		if !slices.ContainsFunc(parts, func(p part) bool { return p.name == name }) {
+			return o, fmt.Errorf("there is no part %q", name)
+		}
+	}
+	for _, name := range o.sides {
+		if _, known := sideNames[name]; !known {
+			return o, fmt.Errorf("there is no side %q", name)
+		}
+	}
 	for _, word := range words(*latency) {
 		d, err := time.ParseDuration(word)
 		if err != nil {

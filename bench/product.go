@@ -47,10 +47,10 @@ func newProduct(ctx context.Context, r *rig, database string) (_ *product, err e
 			p.pool.Close()
 		}
 	}()
-	if p.pool, err = r.database(ctx, database); err != nil {
+	if err := r.migrate(ctx); err != nil {
 		return nil, err
 	}
-	if err := migrations.Up(ctx, r.pg.DSN(database), slog.New(slog.DiscardHandler)); err != nil {
+	if p.pool, err = r.database(ctx, database, migrated); err != nil {
 		return nil, err
 	}
 	if p.river, err = river.NewClient(riverpgxv5.New(p.pool), &river.Config{Schema: migrations.RiverSchema}); err != nil {
@@ -72,6 +72,22 @@ func newProduct(ctx context.Context, r *rig, database string) (_ *product, err e
 		return nil, err
 	}
 	return p, p.moveClock(ctx, p.now)
+}
+
+// migrated is the database that those of singil are copies of: migrating takes longer.
+const migrated = "migrated"
+
+func (r *rig) migrate(ctx context.Context) error {
+	var there bool
+	if err := r.admin.QueryRow(ctx, `SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1)`, migrated).Scan(&there); err != nil || there {
+		return err
+	}
+	pool, err := r.database(ctx, migrated, "template1")
+	if err != nil {
+		return err
+	}
+	pool.Close()
+	return migrations.Up(ctx, r.pg.DSN(migrated), slog.New(slog.DiscardHandler))
 }
 
 func (p *product) name() string {

@@ -123,14 +123,14 @@ func (r *rig) close() error {
 	return errors.Join(errs...)
 }
 
-// database makes an empty one and connects to it.
-func (r *rig) database(ctx context.Context, name string) (*pgxpool.Pool, error) {
-	if _, err := r.admin.Exec(ctx, "CREATE DATABASE "+pgx.Identifier{name}.Sanitize()); err != nil {
+// database makes a copy of another and connects to it.
+func (r *rig) database(ctx context.Context, name, template string) (*pgxpool.Pool, error) {
+	if _, err := r.admin.Exec(ctx, "CREATE DATABASE "+pgx.Identifier{name}.Sanitize()+" TEMPLATE "+pgx.Identifier{template}.Sanitize()); err != nil {
 		return nil, err
 	}
 	pool, err := pgxpool.New(ctx, r.pg.DSN(name))
 	if err == nil && r.options.statements {
-		_, err = pool.Exec(ctx, "CREATE EXTENSION pg_stat_statements")
+		_, err = pool.Exec(ctx, "CREATE EXTENSION IF NOT EXISTS pg_stat_statements")
 	}
 	return pool, err
 }

@@ -53,21 +53,19 @@ type Charges struct {
 	Calls stub.Counts `json:"calls"`
 }
 
-// warmUp is how many charges come before those that count.
-const warmUp = 1000
+// warmUpCharges is how many charges come before those that count.
+const warmUpCharges = 1000
 
 // round charges n invoices, whose jobs are there when the clock begins. It is an error if the books and the provider's
 // ledger then differ in anything.
 func (r *rig) round(ctx context.Context, c contender, n, processes int, latency time.Duration) (_ Charges, err error) {
-	defer func() {
-		if err != nil {
-			err = fmt.Errorf("charge %d invoices with %s: %w", n, c.name(), err)
-		}
-	}()
 	var workers []*process
 	defer func() {
 		for _, w := range workers {
 			err = errors.Join(err, w.stop())
+		}
+		if err != nil {
+			err = fmt.Errorf("charge %d invoices with %s: %w", n, c.name(), err)
 		}
 	}()
 	for range processes {
@@ -77,16 +75,9 @@ func (r *rig) round(ctx context.Context, c contender, n, processes int, latency 
 		}
 		workers = append(workers, w)
 	}
-	if err := r.resetProvider(ctx, 0); err != nil {
-		return Charges{}, err
-	}
-	if err := c.prepare(ctx, min(n, warmUp)); err != nil {
-		return Charges{}, err
-	}
-	if err := r.charged(ctx, c, min(n, warmUp), 0); err != nil {
+	if err := r.warmUp(ctx, c, min(n, warmUpCharges)); err != nil {
 		return Charges{}, fmt.Errorf("warm up: %w", err)
 	}
-
 	prepared, err := r.makeWait(ctx, c, n)
 	if err != nil {
 		return Charges{}, err
@@ -97,14 +88,50 @@ func (r *rig) round(ctx context.Context, c contender, n, processes int, latency 
 	if _, err := r.admin.Exec(ctx, "CHECKPOINT"); err != nil {
 		return Charges{}, err
 	}
+	commits, err := transactions(ctx, c.books())
+	if err != nil {
+		return Charges{}, err
+	}
+	result, err := r.clock(ctx, c, workers, n, latency)
+	if err != nil {
+		return Charges{}, err
+	}
+	for len(workers) > 0 {
+		if err := workers[0].stop(); err != nil {
+			return Charges{}, err
+		}
+		workers = workers[1:]
+	}
+	// Backends tell what they have committed once a second, and when they end.
+	committed, err := transactions(ctx, c.books())
+	if err != nil {
+		return Charges{}, err
+	}
+	result.EnqueuedIn, result.Transactions = prepared.Seconds(), float64(committed-commits)/float64(n)
+	result.Allowed = allowed(c, n, processes, latency)
+	if result.Calls, err = r.calls(ctx); err != nil {
+		return Charges{}, err
+	}
+	return result, r.compare(ctx, c, n)
+}
+
+// warmUp charges n invoices that do not count.
+func (r *rig) warmUp(ctx context.Context, c contender, n int) error {
+	if err := r.resetProvider(ctx, 0); err != nil {
+		return err
+	}
+	if err := c.prepare(ctx, n); err != nil {
+		return err
+	}
+	return r.charged(ctx, c, n, 0)
+}
+
+// clock lets go of the queue, in which n jobs wait, and measures until all of them are paid in the books.
+func (r *rig) clock(ctx context.Context, c contender, workers []*process, n int, latency time.Duration) (Charges, error) {
 	for _, w := range workers {
 		if err := forgetPeak(w.pid()); err != nil {
 			return Charges{}, err
 		}
-	}
-	commits, err := transactions(ctx, c.books())
-	if err != nil {
-		return Charges{}, err
 	}
 	if err := r.forgetStatements(ctx, c); err != nil {
 		return Charges{}, err
@@ -114,12 +141,14 @@ func (r *rig) round(ctx context.Context, c contender, n, processes int, latency 
 	if err != nil {
 		return Charges{}, err
 	}
+	began := time.Now()
 	if err := c.jobs().QueueResume(ctx, c.queue(), nil); err != nil {
 		return Charges{}, err
 	}
 	if err := r.charged(ctx, c, n, latency); err != nil {
 		return Charges{}, err
 	}
+	took, count := time.Since(began).Seconds(), float64(n)
 	after, err := r.usage(ctx, workers)
 	if err != nil {
 		return Charges{}, err
@@ -128,12 +157,10 @@ func (r *rig) round(ctx context.Context, c contender, n, processes int, latency 
 	if err := r.noteStatements(ctx, c); err != nil {
 		return Charges{}, err
 	}
-
-	took, count := after.at.Sub(before.at).Seconds(), float64(n)
 	result := Charges{
-		Side: c.name(), LatencyMS: latency.Milliseconds(), Processes: processes, Charges: n, Seconds: took, PerSecond: count / took,
+		Side: c.name(), LatencyMS: latency.Milliseconds(), Processes: len(workers), Charges: n, Seconds: took, PerSecond: count / took,
 		WorkerCPU: (after.workers - before.workers).Seconds() / count * 1000, PostgresCPU: (after.postgres - before.postgres).Seconds() / count * 1000,
-		Writes: float64(after.writes-before.writes) / count, WAL: float64(after.wal-before.wal) / count, EnqueuedIn: prepared.Seconds(),
+		Writes: float64(after.writes-before.writes) / count, WAL: float64(after.wal-before.wal) / count,
 	}
 	for _, w := range workers {
 		peak, err := peakMemory(w.pid())
@@ -142,23 +169,7 @@ func (r *rig) round(ctx context.Context, c contender, n, processes int, latency 
 		}
 		result.PeakBytes = max(result.PeakBytes, peak)
 	}
-	for _, w := range workers {
-		if err := w.stop(); err != nil {
-			return Charges{}, err
-		}
-	}
-	workers = nil
-	result.Allowed = allowed(c, n, processes, latency)
-	// Backends tell what they have committed once a second, and when they end.
-	committed, err := transactions(ctx, c.books())
-	if err != nil {
-		return Charges{}, err
-	}
-	result.Transactions = float64(committed-commits) / count
-	if result.Calls, err = r.calls(ctx); err != nil {
-		return Charges{}, err
-	}
-	return result, r.compare(ctx, c, n)
+	return result, nil
 }
 
 // makeWait has n jobs wait in a queue that is paused. It tells how long they took to get there.

@@ -31,7 +31,7 @@ type textbook struct {
 func newTextbook(ctx context.Context, r *rig) (*textbook, error) {
 	t := &textbook{rig: r}
 	var err error
-	if t.pool, err = r.database(ctx, "naive"); err != nil {
+	if t.pool, err = r.database(ctx, "naive", "template1"); err != nil {
 		return nil, err
 	}
 	if err := migrateRiver(ctx, t.pool); err != nil {

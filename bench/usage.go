@@ -15,7 +15,6 @@ import (
 
 // usage is what was used up to a moment.
 type usage struct {
-	at       time.Time
 	workers  time.Duration // CPU of the processes that are measured
 	postgres time.Duration // CPU of PostgreSQL: the postmaster and all that it started
 	writes   int64         // transactions that wrote
@@ -38,7 +37,6 @@ func (r *rig) usage(ctx context.Context, workers []*process) (u usage, err error
 		}
 		u.workers += cpu
 	}
-	u.at = time.Now()
 	return u, nil
 }
 
