@@ -33,9 +33,9 @@ func chargesPart(ctx context.Context, r *rig, report *Report) error {
 	}
 
 	for _, latency := range r.options.latencies {
-		n := r.options.charges
+		n, fewer := r.options.charges, (r.options.charges+2)/3 // of the textbook worker, not to wait for it so long
 		if latency > 0 {
-			n = r.options.slowCharges
+			n, fewer = r.options.slowCharges, r.options.slowCharges
 		}
 		for round := range r.options.rounds {
 			for _, side := range []struct {
@@ -48,7 +48,7 @@ func chargesPart(ctx context.Context, r *rig, report *Report) error {
 					defer func() { singil.rate = 0 }()
 					return r.round(ctx, singil, (n+1)/2, 1, latency)
 				}},
-				{"textbook", func() (Charges, error) { return r.round(ctx, textbook, (n+2)/3, 1, latency) }},
+				{"textbook", func() (Charges, error) { return r.round(ctx, textbook, fewer, 1, latency) }},
 				{"calls", func() (Charges, error) { return r.ceiling(ctx, "calls", n, latency, providerName+"="+r.provider) }},
 				{"jobs", func() (Charges, error) {
 					return r.ceiling(ctx, "jobs", 2*n, latency, databaseName+"="+r.pg.DSN("empty"))

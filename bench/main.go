@@ -59,6 +59,7 @@ type options struct {
 	dueAtOnce, imports   int
 	latencies            []time.Duration
 	profiles, report     string
+	settings             []string // of singil
 	statements, quick    bool
 }
 
@@ -126,6 +127,13 @@ func readOptions(args []string) (o options, err error) {
 	waiting := flags.String("waiting", "10000,100000,1000000", "how many invoices wait while memory is measured")
 	flags.IntVar(&o.dueAtOnce, "due", 100_000, "subscriptions that fall due at one instant; half of them after an outage")
 	flags.IntVar(&o.imports, "import", 50_000, "subscriptions to import, each with a customer and a card")
+	flags.Func("setting", "a further setting of singil, `NAME=VALUE`; may be given again", func(pair string) error {
+		if !strings.Contains(pair, "=") {
+			return errors.New("it looks like NAME=VALUE")
+		}
+		o.settings = append(o.settings, pair)
+		return nil
+	})
 	flags.StringVar(&o.profiles, "cpuprofile-dir", "", "write CPU and heap profiles of singil into this `directory`, which slows it a little")
 	flags.BoolVar(&o.statements, "statements", false, "tell what PostgreSQL spent its time on, with pg_stat_statements, which slows it a little")
 	flags.StringVar(&o.report, "report", "", "write the report to `PREFIX`.json and PREFIX.md")

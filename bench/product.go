@@ -125,10 +125,10 @@ func (p *product) daemon(ctx context.Context, settings ...string) (*process, err
 	if p.rate > 0 {
 		rate = fmt.Sprint(p.rate)
 	}
-	env := append([]string{
+	env := append(append([]string{
 		"PAYMONGO_RATE=" + rate, "DATABASE_URL=" + p.pg.DSN(p.database), "PAYMONGO_BASE_URL=" + p.provider + "/v1", "PAYMONGO_SECRET_KEY=sk_test_bench",
 		"SINGIL_LISTEN=127.0.0.1:0", "SINGIL_WATCH=false", "PPROF_DIR=" + p.options.profiles,
-	}, settings...)
+	}, p.options.settings...), settings...)
 	daemon, err := p.launch("singil", p.singil, []string{"run"}, env)
 	if err != nil {
 		return nil, err

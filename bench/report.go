@@ -29,6 +29,7 @@ type Report struct {
 	Go         string            `json:"go"`
 	PostgreSQL string            `json:"postgresql"`
 	Settings   map[string]string `json:"postgresql_settings"`
+	Singil     []string          `json:"singil_settings"` // beside those that every part needs
 	Charges    []Charges         `json:"charges,omitempty"`
 	Waiting    []Waiting         `json:"waiting,omitempty"`
 	Delays     *Delays           `json:"delays,omitempty"`
@@ -41,7 +42,7 @@ type Report struct {
 
 func newReport(ctx context.Context, r *rig) (*Report, error) {
 	report := &Report{Began: time.Now().UTC().Truncate(time.Second), Processors: runtime.NumCPU(), Go: runtime.Version(), Machine: machine(),
-		Load: [2]string{load()}, Quick: r.options.quick}
+		Load: [2]string{load()}, Quick: r.options.quick, Singil: append([]string{}, r.options.settings...)}
 	commit := exec.CommandContext(ctx, "git", "describe", "--always", "--dirty", "--abbrev=12")
 	commit.Dir = r.root
 	out, err := commit.Output()
@@ -177,6 +178,9 @@ func (r *Report) write(out io.Writer) error {
 		r.Processors, r.Machine, r.Go, r.PostgreSQL)
 	for _, name := range slices.Sorted(maps.Keys(r.Settings)) {
 		fmt.Fprintf(w, ", %s=%s", name, r.Settings[name])
+	}
+	for _, setting := range r.Singil {
+		fmt.Fprintf(w, ", %s", setting)
 	}
 	fmt.Fprintf(w, ".\nLoad %s before and %s behind. All of it runs on this machine at once: the worker, PostgreSQL and the provider's stub. "+
 		"Medians, with the least and the most of the rounds.\n", r.Load[0], r.Load[1])
