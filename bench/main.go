@@ -67,7 +67,7 @@ type options struct {
 func (o options) takes(side string) bool { return len(o.sides) == 0 || slices.Contains(o.sides, side) }
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	run := func(ctx context.Context) error { return bench(ctx, os.Args[1:]) }
 	if name := os.Getenv(roleName); name != "" {
 		ctx, run = context.Background(), roles[name] // ended by whoever started it
