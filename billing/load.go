@@ -197,6 +197,8 @@ func Load(ctx context.Context, q Querier, invoices []uuid.UUID, now time.Time) (
 				c.Attempted = true
 				if a.State.open() {
 					c.Open = &OpenAttempt{ID: a.ID, State: a.State, ArmedAt: a.ArmedAt, SettledAfter: settledAfter}
+				} else {
+					c.Earlier++
 				}
 			}
 		}

@@ -36,6 +36,7 @@ var variants = []variant{
 	{name: "NoQuietPeriod", env: environment{noQuietPeriod: true}, bound: bounds{2, 1, 0, 0}, safe: true},
 	{name: "Replay", env: environment{replay: true}, bound: bounds{2, 0, 0, 0}, safe: true},
 	{name: "ReplayDeclines", env: environment{replay: true, attributed: true}, bound: bounds{1, 1, 1, 0}, safe: true},
+	{name: "FailuresPassedOver", env: environment{attributed: true}, bound: bounds{2, 0, 1, 0}, mutate: failuresPassedOver, safe: true},
 	{name: "NoFence", env: environment{refusedRows: true}, bound: bounds{2, 0, 1, 0}, mutate: noFence, safe: true},
 	{name: "AttemptNotRecorded", bound: bounds{2, 1, 0, 0}, mutate: attemptNotRecorded, safe: true},
 	{name: "RestoreKeyHonoured", env: environment{restore: true, keyHonoured: true}, bound: bounds{2, 0, 0, 0}, safe: true},
@@ -70,6 +71,18 @@ func (v variant) bounds() bounds {
 		return bounds{1, 1, min(v.bound.failures, 1), v.bound.pages}
 	}
 	return v.bound
+}
+
+// A look never takes a failed payment for the open attempt's, as newFailure does
+// with one that is an earlier attempt's.
+func failuresPassedOver(r *rules) {
+	judge := r.judge
+	r.judge = func(s Standing, seen ProviderIntent, now time.Time) Judgement {
+		if seen.Status == ProviderAwaitingMethod {
+			seen.Payments = nil
+		}
+		return judge(s, seen, now)
+	}
 }
 
 // A negative is believed of whatever attempt is open.

@@ -75,6 +75,8 @@ type Standing struct {
 	Shared bool
 	// Open is the attempt whose outcome is open, or nil.
 	Open *OpenAttempt
+	// Earlier counts the attempts on this intent that are over.
+	Earlier int
 	// Known holds the ids of this intent's payments that are on record.
 	Known map[string]bool
 }
@@ -216,8 +218,8 @@ func Parked(err error) Judgement {
 // Judge says what a retrieved intent means.
 //
 // A success is believed from anywhere at any time. A negative needs evidence:
-// a failed payment that is not on record yet, or that nothing has shown until
-// the attempt's SettledAfter.
+// a failed payment that is not on record yet and no earlier attempt's, or that
+// nothing has shown until the attempt's SettledAfter.
 func (s Standing) Judge(seen ProviderIntent, now time.Time) Judgement {
 	if err := s.Check(seen); err != nil {
 		return Parked(err)
@@ -276,13 +278,27 @@ func (s Standing) judgeIdle(seen ProviderIntent, now time.Time) Judgement {
 	return Judgement{Ruling: NoEffect, Reason: "the provider shows nothing, long after the attach was sent", Evidence: "retrieve"}
 }
 
-// newFailure finds the latest failed payment that is not on record. Ids are
-// compared, not times: two clocks are involved.
+// providerClock is how far behind ours the provider's clock is taken to be.
+const providerClock = 5 * time.Second
+
+// newFailure finds the latest failed payment that is not on record and that may be
+// the open attempt's. Ids are compared, not times, because two clocks are involved;
+// but where an earlier attempt has no failure on record, a look before the arming
+// may have been answered with an older state, and what failed before the arming is
+// taken for that one's. What is passed over so leaves the outcome open until
+// SettledAfter: at worst a decline is recorded as without effect.
 func (s Standing) newFailure(seen ProviderIntent) (ProviderPayment, bool) {
 	var latest ProviderPayment
-	found := false
+	found, recorded := false, 0
 	for _, pay := range seen.Payments {
-		if pay.Status == "failed" && !s.Known[pay.ID] && (!found || !pay.At.Before(latest.At)) {
+		if pay.Status == "failed" && s.Known[pay.ID] {
+			recorded++
+		}
+	}
+	armed := s.Open.ArmedAt.Truncate(time.Second).Add(-providerClock) // the provider's times are whole seconds
+	for _, pay := range seen.Payments {
+		older := recorded < s.Earlier && !pay.At.IsZero() && pay.At.Before(armed)
+		if pay.Status == "failed" && !s.Known[pay.ID] && !older && (!found || !pay.At.Before(latest.At)) {
 			latest, found = pay, true
 		}
 	}

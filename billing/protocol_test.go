@@ -96,6 +96,49 @@ func TestJudge(t *testing.T) {
 	}
 }
 
+// TestOldFailures: an earlier attempt may have failed with a payment that was not
+// shown in time to be put on record. It must not pass for the open one's.
+func TestOldFailures(t *testing.T) {
+	t.Parallel()
+	at := func(id string, since time.Duration) ProviderPayment {
+		p := pay(id, "failed", 49900)
+		p.At = protocolNow.Add(since).Truncate(time.Second) // the provider's are whole
+		return p
+	}
+	undated := pay("pay_2", "failed", 49900)
+	undated.At = time.Time{}
+	armed := protocolNow.Add(700 * time.Millisecond)
+	for _, tt := range []struct {
+		name     string
+		earlier  int // attempts on the intent that are over
+		payments []ProviderPayment
+		want     string // the payment that is the open attempt's; none: unknown
+	}{
+		{"AfterTheArming", 1, []ProviderPayment{at("pay_2", 2*time.Second)}, "pay_2"},
+		{"BothAreShown", 1, []ProviderPayment{at("pay_2", -time.Hour), at("pay_3", time.Second)}, "pay_3"},
+		{"EarlierOneIsOnRecord", 1, []ProviderPayment{at("pay_known", -time.Hour), at("pay_2", -time.Minute)}, "pay_2"},
+		{"FirstAttempt", 0, []ProviderPayment{at("pay_2", -time.Hour)}, "pay_2"},
+		{"OnlyTheEarlierOneIsShown", 1, []ProviderPayment{at("pay_2", -time.Minute)}, ""},
+		{"OneOfTwoEarlierOnesIsOnRecord", 2, []ProviderPayment{at("pay_known", -2*time.Hour), at("pay_2", -time.Hour)}, ""},
+		{"SameSecond", 1, []ProviderPayment{at("pay_2", 700*time.Millisecond)}, "pay_2"},
+		{"SlowClockOfTheProvider", 1, []ProviderPayment{at("pay_2", -4*time.Second)}, "pay_2"},
+		{"WithoutATime", 1, []ProviderPayment{undated}, "pay_2"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			s := standing(func(s *Standing) { s.Earlier, s.Open.ArmedAt = tt.earlier, armed })
+			got := s.Judge(seen(ProviderAwaitingMethod, tt.payments...), armed.Add(time.Minute))
+			want := Declined
+			if tt.want == "" {
+				want = Unknown
+			}
+			if got.Ruling != want || got.Payment.ID != tt.want {
+				t.Errorf("%s by %q, want %s by %q", got.Ruling, got.Payment.ID, want, tt.want)
+			}
+		})
+	}
+}
+
 func TestSettle(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {

@@ -472,14 +472,34 @@ func TestOneDaemonsBlockIsEverybodys(t *testing.T) {
 
 // TestOldFailureIsNoEvidenceAboutANewAttempt: a decline whose payment we were
 // not shown when it happened must not pass for the outcome of a later attach.
+// Not even when the look before that attach was answered with the state of before
+// the decline, so that it could not be put on record.
 func TestOldFailureIsNoEvidenceAboutANewAttempt(t *testing.T) {
 	t.Parallel()
+	for _, tt := range []struct {
+		name  string
+		looks []sandbox.Fault
+	}{
+		{"Shown", nil},
+		{"NotShownYet", []sandbox.Fault{{Kind: sandbox.Stale, For: sandbox.Duration(240 * time.Hour), Times: 1}}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			oldFailure(t, tt.looks...)
+		})
+	}
+}
+
+func oldFailure(t *testing.T, looks ...sandbox.Fault) {
 	p := setup(t)
 	p.subscribe("s1", "4343434343434345")
 	p.fault(sandbox.Fault{ID: "first", Kind: sandbox.Decline, Code: "do_not_honor", Times: 1})
 	p.tick()
 	p.box.ClearFaults()
 	p.fault(sandbox.Fault{Kind: sandbox.LateAttach, For: sandbox.Duration(10 * time.Minute), Times: 1})
+	for _, f := range looks {
+		p.fault(f)
+	}
 	var second time.Time
 	if err := p.pool.QueryRow(t.Context(), `SELECT next_attempt_at FROM singil.invoices`).Scan(&second); err != nil {
 		t.Fatal(err)
