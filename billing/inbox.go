@@ -241,17 +241,36 @@ SET status = 'review', reason = $2, claimed = false, waiting_for = 'schedule', n
     look_back_at = $3::timestamptz + interval '1 day', look_backs = 0, updated_at = clock_timestamp()
 WHERE id = $1 AND status = 'open'`
 
+// A statement of its own, behind the lock on the invoice: nothing is armed any more.
+const sqlParkMentionedAttempt = `
+UPDATE singil.attempts
+SET state = 'review', evidence = jsonb_build_object('kind', 'webhook', 'reason', $2::text, 'payment', '')
+WHERE invoice_id = $1 AND state = 'armed'`
+
 // ParkMentioned puts an open invoice in front of a human before it is charged
-// again: money came that nobody asked for.
+// again: money came that nobody asked for. An attempt whose outcome is open goes
+// with it: no negative closes it any more, and it would be armed for good.
 func ParkMentioned(ctx context.Context, tx pgx.Tx, m Mentioned, reason string, now time.Time) error {
+	parked, err := parkMentioned(ctx, tx, m, reason, now)
+	if err != nil || !parked {
+		return err
+	}
+	if _, err := tx.Exec(ctx, sqlParkMentionedAttempt, m.InvoiceID, reason); err != nil {
+		return fmt.Errorf("park the attempt of invoice %s: %w", m.InvoiceID, err)
+	}
+	return nil
+}
+
+// parkMentioned tells whether the invoice was open.
+func parkMentioned(ctx context.Context, tx pgx.Tx, m Mentioned, reason string, now time.Time) (parked bool, err error) {
 	tag, err := tx.Exec(ctx, sqlParkMentioned, m.InvoiceID, reason, now)
 	if err != nil {
-		return fmt.Errorf("park invoice %s: %w", m.InvoiceID, err)
+		return false, fmt.Errorf("park invoice %s: %w", m.InvoiceID, err)
 	}
 	if tag.RowsAffected() == 0 {
-		return nil
+		return false, nil
 	}
-	return WriteEvents(ctx, tx, []Event{{
+	return true, WriteEvents(ctx, tx, []Event{{
 		Type: "invoice.review", SubscriptionID: m.SubscriptionID, CustomerID: m.CustomerID, OccurredAt: now,
 		Data: fields{"invoice_id": m.InvoiceID, "subscription": m.SubscriptionNo, "period_no": m.PeriodNo, "reason": reason},
 	}})

@@ -209,11 +209,13 @@ func RecordListed(ctx context.Context, tx pgx.Tx, p ProviderPayment, providerInt
 }
 
 // ParkDoubtful puts an open invoice in front of a human: whether it was charged
-// cannot be told. One that is not open stays as it is.
+// cannot be told. One that is not open stays as it is, and so does an attempt: who
+// opens the invoice again has its outcome asked for.
 func ParkDoubtful(ctx context.Context, tx pgx.Tx, c *Collection, reason string, now time.Time) error {
-	return ParkMentioned(ctx, tx, Mentioned{
+	_, err := parkMentioned(ctx, tx, Mentioned{
 		InvoiceID: c.InvoiceID, SubscriptionID: c.SubscriptionID, CustomerID: c.CustomerID, SubscriptionNo: c.SubscriptionNo, PeriodNo: c.PeriodNo,
 	}, doubtful+reason, now)
+	return err
 }
 
 const sqlReopen = `

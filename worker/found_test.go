@@ -2,10 +2,12 @@ package worker_test
 
 import (
 	"context"
+	"fmt"
 	"testing"
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
 
 	"github.com/singil/singil/billing"
 	"github.com/singil/singil/paymongo/sandbox"
@@ -61,5 +63,32 @@ func TestTwoWorkersSeeTheSameIntentCancelled(t *testing.T) {
 	w.checked(t)
 	if n := len(w.ids(`SELECT id FROM singil.payment_intents`)); n != 2 {
 		t.Errorf("%d intents, want the dead one and the next", n)
+	}
+}
+
+// TestParkedByAWebhookWithAnOpenAttempt: what is in front of a human is so as a
+// whole. The attempt that nobody will settle any more was armed for good.
+func TestParkedByAWebhookWithAnOpenAttempt(t *testing.T) {
+	t.Parallel()
+	w := plain(t, "4343434343434345")
+	w.fault(sandbox.Fault{Kind: sandbox.ResetBefore, Endpoint: "payment_intents.attach", Times: 1})
+	id := w.charge(t)
+	ctx := context.Background()
+	state := `SELECT i.status || ' ' || a.state FROM singil.attempts a JOIN singil.invoices i ON i.id = a.invoice_id`
+	var got string
+	if err := w.pool.QueryRow(ctx, state).Scan(&got); err != nil || got != "open armed" {
+		t.Fatalf("%s %v", got, err)
+	}
+	if err := pgx.BeginFunc(ctx, w.pool, func(tx pgx.Tx) error {
+		m, _, found, err := billing.FindMentioned(ctx, tx, "", id)
+		if err != nil || !found {
+			return fmt.Errorf("found %t: %w", found, err)
+		}
+		return billing.ParkMentioned(ctx, tx, m, "a payment that nobody asked for", w.now)
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.pool.QueryRow(ctx, state).Scan(&got); err != nil || got != "review review" {
+		t.Errorf("%s %v", got, err)
 	}
 }
