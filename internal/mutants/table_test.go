@@ -70,7 +70,7 @@ var mutants = []mutant{
 	{
 		name:   "processing-is-failed",
 		what:   "An intent that is being processed counts as declined.",
-		edits:  []edit{{"billing/protocol.go", `return Judgement{Ruling: Wait, WaitingFor: WaitingForProvider, Reason: "processing at the provider", Evidence: "retrieve"}`, `return Judgement{Ruling: Declined, Code: "generic_decline", Evidence: "retrieve"}`}},
+		edits:  []edit{{"billing/protocol.go", `return Judgement{Ruling: Wait, WaitingFor: WaitingForProvider, Reason: ReasonProcessing, Evidence: "retrieve"}`, `return Judgement{Ruling: Declined, Code: "generic_decline", Evidence: "retrieve"}`}},
 		layers: []layer{unit.with("^TestJudge$"), model},
 	},
 	{
@@ -102,6 +102,12 @@ var mutants = []mutant{
 		what:   "A failed payment that is on record closes the next attempt too.",
 		edits:  []edit{{"billing/protocol.go", `pay.Status == "failed" && !s.Known[pay.ID] &&`, `pay.Status == "failed" &&`}},
 		layers: []layer{unit.with("^TestJudge$"), charging.with("^TestOldFailureIsNoEvidenceAboutANewAttempt$")},
+	},
+	{
+		name:   "stale-look-declines",
+		what:   "A failure that an earlier attempt has no other for is the open attempt's.",
+		edits:  []edit{{"billing/protocol.go", `older := recorded < s.Earlier && `, `older := false && `}},
+		layers: []layer{unit.with("^TestOldFailures$")},
 	},
 	{
 		name:   "look-skipped",
