@@ -15,9 +15,9 @@ import (
 
 // onSession are the flows with the customer present.
 func (p *plant) onSession() (worker.OnSession, billing.Act) {
-	return worker.OnSession{
+	return worker.NewOnSession(worker.OnSession{
 		Pool: p.pool, Gateway: worker.NewPayMongo(p.client), Environment: billing.EnvironmentDev, Now: time.Now, Log: slog.New(slog.DiscardHandler),
-	}, billing.Act{Actor: "api:shop", Reason: "test", Now: p.now}
+	}), billing.Act{Actor: "api:shop", Reason: "test", Now: p.now}
 }
 
 // browser attaches a card with the client key alone.

@@ -46,7 +46,7 @@ func (w *Collector) finishCardSetup(ctx context.Context, id uuid.UUID) error {
 	if err != nil {
 		return err
 	}
-	flows := OnSession{Pool: w.pool, Gateway: gateway, Environment: w.environment, Livemode: w.livemode, Now: w.realNow, Log: w.log}
+	flows := OnSession{Pool: w.pool, Gateway: gateway, Environment: w.environment, Livemode: w.livemode, Now: w.realNow, Log: w.log, collector: w}
 	var s billing.CardSetup
 	err = w.retry(ctx, func() (err error) {
 		s, err = flows.FinishCardSetup(ctx, id, billing.Act{Actor: "singil", Reason: "nobody has finished it", Now: instance.Now(w.realNow())})

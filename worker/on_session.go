@@ -31,8 +31,8 @@ type OnSessionGateway interface {
 
 // OnSession are the flows with the customer present. Every step is committed
 // before the provider is asked, and what the provider is asked for can be asked
-// for again: whoever repeats a call that was lost comes to the same. Safe for
-// concurrent use. Errors are billing's, or a *GatewayError.
+// for again: whoever repeats a call that was lost comes to the same. NewOnSession
+// makes it of all its fields. Safe for concurrent use. Errors are billing's, or a *GatewayError.
 type OnSession struct {
 	Pool        *pgxpool.Pool
 	Gateway     OnSessionGateway
@@ -40,13 +40,22 @@ type OnSession struct {
 	Livemode    bool
 	Now         func() time.Time // the real clock
 	Log         *slog.Logger
+
+	collector *Collector
+}
+
+// NewOnSession completes o with what it looks at invoices with. It panics on one
+// that lacks what is required.
+func NewOnSession(o OnSession) OnSession {
+	o.collector = NewCollector(Config{
+		Pool: o.Pool, Gateway: pageLooks{o.Gateway}, Environment: o.Environment, Livemode: o.Livemode, Log: o.Log, Now: o.Now,
+	})
+	return o
 }
 
 // look asks the provider about one invoice and stores what it says.
 func (o OnSession) look(ctx context.Context, invoice uuid.UUID) error {
-	return NewCollector(Config{
-		Pool: o.Pool, Gateway: pageLooks{o.Gateway}, Environment: o.Environment, Livemode: o.Livemode, Log: o.Log, Now: o.Now,
-	}).Reconcile(ctx, invoice)
+	return o.collector.Reconcile(ctx, invoice)
 }
 
 // pageLooks is a gateway that has nothing to attach with.

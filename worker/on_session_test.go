@@ -46,9 +46,9 @@ func setupPresent(t *testing.T) *present {
 		t.Fatal(err)
 	}
 	t.Cleanup(p.browser.CloseIdleConnections)
-	p.flows = worker.OnSession{
+	p.flows = worker.NewOnSession(worker.OnSession{
 		Pool: p.pool, Gateway: worker.NewPayMongo(p.client), Environment: billing.EnvironmentDev, Now: time.Now, Log: slog.New(slog.DiscardHandler),
-	}
+	})
 	return p
 }
 

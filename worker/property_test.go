@@ -130,7 +130,7 @@ var cardNumbers = []string{
 func (w *world) actions() map[string]func(*rapid.T) {
 	actions := map[string]func(*rapid.T){
 		"Charge":  w.chargeOne,
-		"Webhook": w.webhook, "Customer": w.customer, "Refund": w.refund,
+		"Webhook": w.webhook, "Customer": w.customer, "Page": w.page, "Page again": w.page, "Refund": w.refund,
 		"Cancel": w.cancel, "Pause": w.pause, "Resume": w.resume, "ReplaceCard": w.replaceCard, "PlanChange": w.planChange,
 		"OperatorRetry": w.operatorRetry, "BulkRetry": w.bulkRetry, "ClockForward": w.clockForward, "ClockBack": w.clockBack,
 		"Freeze": w.freeze, "Unfreeze": w.liftFreeze, "CloseBreaker": w.mendBreaker, "Budget": w.budget,

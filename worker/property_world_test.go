@@ -262,7 +262,8 @@ type world struct {
 	subs   []*agreement
 	cards  int
 	forged int
-	trace  []string // the actions so far
+	trace  []string        // the actions so far
+	onPage map[string]bool // payment methods that a customer's page has made
 
 	// What must not have changed since.
 	frozenWith  map[uuid.UUID]bool               // attempts when it was frozen; nil: it is not
@@ -308,7 +309,7 @@ UPDATE singil.provider_state SET breaker_open = false, breaker_reason = NULL, bl
 // newWorld makes an empty one. Close it.
 func (g *ground) newWorld(idempotency string) *world {
 	w := &world{
-		ground: g, now: noon,
+		ground: g, now: noon, onPage: map[string]bool{},
 		stoppedWith: map[uuid.UUID]map[uuid.UUID]bool{}, pausedWith: map[uuid.UUID]map[uuid.UUID]bool{},
 	}
 	profile := sandbox.DefaultProfile()

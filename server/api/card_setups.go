@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"sync"
 
 	"github.com/google/uuid"
 
@@ -37,6 +38,7 @@ type cardSetupPage struct {
 
 func (a *api) cardSetups() {
 	const tag = "card-setups"
+	flows := sync.OnceValue(a.onSession) // made with the first request: the document needs none
 	register(a, operation{
 		id: "start-card-setup", method: http.MethodPost, path: "/v1/customers/{customer}/card-setups", tag: tag, role: billing.RoleOperator,
 		status: http.StatusCreated, needsKey: true,
@@ -53,7 +55,7 @@ func (a *api) cardSetups() {
 		if err != nil {
 			return nil, err
 		}
-		s, key, err := a.onSession().StartCardSetup(ctx, billing.NewCardSetup{
+		s, key, err := flows().StartCardSetup(ctx, billing.NewCardSetup{
 			ID: requestID(ctx), Customer: in.Customer, Amount: billing.Money{Minor: in.Body.AmountMinor, Currency: in.Body.Currency},
 			Description: in.Body.Description, SessionType: in.Body.SessionType, Act: act,
 		})
@@ -102,7 +104,7 @@ func (a *api) cardSetups() {
 		if err != nil {
 			return nil, err
 		}
-		finished, err := a.onSession().FinishCardSetup(ctx, s.ID, act)
+		finished, err := flows().FinishCardSetup(ctx, s.ID, act)
 		return &finished, a.told(ctx, err)
 	})
 }

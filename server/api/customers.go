@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"net/http"
+	"sync"
 
 	"github.com/singil/singil/billing"
 	"github.com/singil/singil/worker"
@@ -39,6 +40,7 @@ type customerFilter struct {
 
 func (a *api) customers() {
 	const tag = "customers"
+	flows := sync.OnceValue(a.onSession) // made with the first request: the document needs none
 	register(a, operation{
 		id: "list-customers", method: http.MethodGet, path: "/v1/customers", tag: tag, role: billing.RoleViewer,
 		summary: "List customers, the newest first",
@@ -63,7 +65,7 @@ func (a *api) customers() {
 			return nil, err
 		}
 		b := in.Body
-		id, err := a.onSession().AddCustomer(ctx, worker.CustomerRequest{
+		id, err := flows().AddCustomer(ctx, worker.CustomerRequest{
 			ID: requestID(ctx), ExternalID: b.ExternalID, ProviderID: b.ProviderID, FirstName: b.FirstName, LastName: b.LastName, Email: b.Email, Phone: b.Phone,
 			Metadata: b.Metadata, Act: act,
 		})
@@ -90,7 +92,7 @@ func (a *api) customers() {
 		if err != nil {
 			return nil, err
 		}
-		if err := a.onSession().DeleteCustomer(ctx, in.Customer, act); err != nil {
+		if err := flows().DeleteCustomer(ctx, in.Customer, act); err != nil {
 			return nil, a.told(ctx, err)
 		}
 		c, err := billing.ShowCustomer(ctx, a.cfg.Pool, in.Customer)

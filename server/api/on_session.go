@@ -15,9 +15,9 @@ import (
 // again, and a request that is repeated does so.
 
 func (a *api) onSession() worker.OnSession {
-	return worker.OnSession{
+	return worker.NewOnSession(worker.OnSession{
 		Pool: a.cfg.Pool, Gateway: a.cfg.Gateway, Environment: a.cfg.Environment, Livemode: a.cfg.Livemode, Now: a.cfg.Now, Log: a.cfg.Log,
-	}
+	})
 }
 
 // act is who asks, for flows that have transactions of their own.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"sync"
 
 	"github.com/google/uuid"
 
@@ -25,6 +26,7 @@ func (in *owed) invoice() (uuid.UUID, error) {
 
 func (a *api) pay() {
 	const tag = "invoices"
+	flows := sync.OnceValue(a.onSession) // made with the first request: the document needs none
 	register(a, operation{
 		id: "pay-invoice", method: http.MethodPost, path: "/v1/invoices/{id}/pay", tag: tag, role: billing.RoleOperator,
 		summary: "Let the customer pay an invoice in the browser",
@@ -46,7 +48,7 @@ func (a *api) pay() {
 		if err != nil {
 			return nil, err
 		}
-		page, err := a.onSession().Pay(ctx, id, act)
+		page, err := flows().Pay(ctx, id, act)
 		return &page, a.told(ctx, err)
 	})
 	register(a, operation{
@@ -59,7 +61,7 @@ func (a *api) pay() {
 		if err != nil {
 			return nil, err
 		}
-		page, err := a.onSession().Check(ctx, id)
+		page, err := flows().Check(ctx, id)
 		return &page, a.told(ctx, err)
 	})
 }

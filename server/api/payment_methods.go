@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"net/http"
+	"sync"
 
 	"github.com/jackc/pgx/v5"
 
@@ -20,6 +21,7 @@ type Card struct {
 
 func (a *api) paymentMethods() {
 	const tag = "payment-methods"
+	flows := sync.OnceValue(a.onSession) // made with the first request: the document needs none
 	of := func(ctx context.Context, q billing.Querier, customer string) (*methods, error) {
 		cards, err := billing.PaymentMethodsOf(ctx, q, customer)
 		if cards == nil {
@@ -79,7 +81,7 @@ func (a *api) paymentMethods() {
 		if err != nil {
 			return nil, err
 		}
-		customer, err := a.onSession().RemoveCard(ctx, in.ID, act)
+		customer, err := flows().RemoveCard(ctx, in.ID, act)
 		if err != nil {
 			return nil, a.told(ctx, err)
 		}
