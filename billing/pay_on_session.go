@@ -204,7 +204,7 @@ func ShareIntent(ctx context.Context, tx pgx.Tx, r PayRequest, realNow time.Time
 	if !shared.HeldUntil.IsZero() {
 		after["held_until"] = shared.HeldUntil
 	}
-	return shared, Audit(ctx, tx, AuditEntry{Actor: r.Actor, Action: "pay_invoice", Subject: r.InvoiceID.String(), Reason: r.Reason, After: after})
+	return shared, Audit(ctx, tx, AuditEntry{Actor: r.Actor, Action: "open_payment_page", Subject: r.InvoiceID.String(), Reason: r.Reason, After: after})
 }
 
 // orNull is an instant for a nullable column.

@@ -371,7 +371,7 @@ func TestPayRefused(t *testing.T) {
 	p.wantPage(p.pay(invoice), billing.PayWait, false)
 	p.exec(`UPDATE singil.invoices SET status = 'void'`)
 	p.wantPage(p.pay(invoice), billing.PayDone, false)
-	if n := p.number(`SELECT count(*) FROM singil.audit_log WHERE action = 'pay_invoice'`); n != 0 {
+	if n := p.number(`SELECT count(*) FROM singil.audit_log WHERE action = 'open_payment_page'`); n != 0 {
 		t.Errorf("%d entries of what was refused", n)
 	}
 }

@@ -224,7 +224,7 @@ func TestPayAnInvoice(t *testing.T) {
 	if got.Step != billing.PayDone || got.ClientKey != "" {
 		t.Errorf("%+v", got)
 	}
-	p.want("api:operator", `SELECT string_agg(DISTINCT actor, ', ') FROM singil.audit_log WHERE action = 'pay_invoice'`)
+	p.want("api:operator", `SELECT string_agg(DISTINCT actor, ', ') FROM singil.audit_log WHERE action = 'open_payment_page'`)
 
 	p.subscribe("ana", "s2")
 	p.tx(func(tx pgx.Tx) error {
