@@ -34,8 +34,10 @@ type collection struct {
 	*billing.Collection
 	now    time.Time // business time of the run
 	looked bool
-	may    error  // why nothing may be charged, as of the load
-	source string // what made us look: poll or webhook
+	// lookOnly: a reconcile, which neither creates nor arms.
+	lookOnly bool
+	may      error  // why nothing may be charged, as of the load
+	source   string // what made us look: poll or webhook
 }
 
 // Charge collects one invoice as far as it goes now: it creates the intent,
@@ -67,7 +69,7 @@ func (w *Collector) collect(ctx context.Context, invoice uuid.UUID, mayCharge bo
 		return fmt.Errorf("invoice %s does not exist", invoice)
 	}
 	c := &collection{
-		Collector: w, Collection: loaded.Collection, now: loaded.now, may: loaded.may, source: source,
+		Collector: w, Collection: loaded.Collection, now: loaded.now, may: loaded.may, source: source, lookOnly: !mayCharge,
 	}
 	for {
 		step := c.Next(c.looked)
@@ -257,6 +259,9 @@ func (c *collection) gatewayTrouble(ctx context.Context, err error) error {
 		return c.put(ctx, billing.Settlement{
 			Judgement: billing.Judgement{Ruling: billing.Unknown, Reason: e.Reason, Evidence: "retrieve"}, Attempt: c.Open.ID, Fence: c.Fence,
 		})
+	}
+	if c.lookOnly && c.WaitingFor != billing.WaitingForProvider {
+		return nil // its next wake-up stands as it is: an attempt is not made any earlier
 	}
 	createFailed := c.ProviderIntentID == "" && e.Failed
 	d := c.hold(time.Minute, e.Reason)

@@ -161,7 +161,14 @@ func TestPayAfterADecline(t *testing.T) {
 	if _, err := p.attach(page.PaymentIntentID, page.ClientKey, p.newCard(noFundsCard)); err == nil {
 		t.Error("no decline")
 	}
+	// A look that gets no answer does not bring the next attempt forward.
+	next := p.text(`SELECT next_attempt_at::text FROM singil.invoices`)
+	p.fault(sandbox.Fault{Kind: sandbox.ErrorBefore, Endpoint: "payment_intents.retrieve", Times: 1})
 	p.wantPage(p.check(invoice), billing.PayCard, true)
+	p.wantPage(p.check(invoice), billing.PayCard, true)
+	if got := p.text(`SELECT next_attempt_at::text FROM singil.invoices`); got != next {
+		t.Errorf("next attempt at %s, was at %s", got, next)
+	}
 	if _, err := p.attach(page.PaymentIntentID, page.ClientKey, p.newCard(goodCard)); err != nil {
 		t.Fatal(err)
 	}
