@@ -121,8 +121,7 @@ func AddCustomer(ctx context.Context, tx pgx.Tx, n NewCustomer) (id uuid.UUID, e
 	return known.ID, Audit(ctx, tx, AuditEntry{Actor: n.Actor, Action: "link_customer", Subject: n.ExternalID, Reason: n.Reason, After: after})
 }
 
-// In the order of the house: what is owed, then who owes it. A subscription that
-// is made at this moment waits for the lock, and is refused.
+// A subscription that is made at this moment waits for the lock, and is refused.
 const sqlDeleteCustomerLock = `
 SELECT c.external_id, COALESCE(c.provider_customer_id, ''), c.deleted_at IS NOT NULL
 FROM singil.customers c
