@@ -122,8 +122,14 @@ var rooms = []room{
 	{
 		// It measures the program from outside, on a database and a provider of its own.
 		path:    "bench",
-		rooms:   []string{"billing", "migrations", "internal/devpg", "bench/naive", "bench/stub"},
+		rooms:   []string{"billing", "migrations", "internal/devpg", "bench/naive", "bench/scale", "bench/stub"},
 		modules: []string{pgx, river},
+	},
+	{
+		// Large tables: the sweep and the charges on them, in one process.
+		path:    "bench/scale",
+		rooms:   []string{"worker", "billing", "migrations", "internal/devpg"},
+		modules: []string{pgx, river, syncs, uuid},
 	},
 	{
 		// What singil is measured against has nothing of singil's.
