@@ -88,7 +88,9 @@ func (a *api) invoices() {
 func notRetried(err error) error {
 	var refused *billing.RefusedError
 	if errors.As(err, &refused) && (refused.Kind == billing.RefusalFrozen || refused.Kind == billing.RefusalBreaker) {
-		return newProblem(kindNotCharging, refused.Reason)
+		p := newProblem(kindNotCharging, refused.Reason)
+		p.Reason = string(refused.Kind)
+		return p
 	}
 	return err
 }

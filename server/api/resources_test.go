@@ -399,6 +399,7 @@ func TestInvoices(t *testing.T) {
 	for query, says := range map[string]string{
 		"status=paid&waiting_for=customer": "only open invoices wait",
 		"status=happy":                     "query.status",
+		"status=open&status=paid":          "query.status",
 		"waiting_for=godot":                "query.waiting_for",
 		"due_before=2026-01-31":            "query.due_before",
 		"due_before=yesterday":             "query.due_before",
@@ -452,10 +453,10 @@ func TestRetry(t *testing.T) {
 	unchanged()
 
 	s.tx(func(tx pgx.Tx) error { return billing.Freeze(t.Context(), tx, "ana", "a drill") })
-	s.call(s.operator, "POST", path, nil).wantProblem(kindNotCharging, "frozen: a drill; retry when singil unfreeze")
+	s.call(s.operator, "POST", path, nil).wantProblem(kindNotCharging, "frozen: a drill; retry when singil unfreeze", `"reason":"frozen"`)
 	s.tx(func(tx pgx.Tx) error { return billing.Unfreeze(t.Context(), tx, "ana", "over") })
 	s.exec(`UPDATE singil.charge_budget SET max_count = used_count`)
-	s.call(s.operator, "POST", path, nil).wantProblem(kindRefused, "0 charges", "retry it after 2026-02-01T00:00:00Z")
+	s.call(s.operator, "POST", path, nil).wantProblem(kindRefused, "0 charges", "retry it after 2026-02-01T00:00:00Z", `"reason":"budget"`)
 	s.exec(`UPDATE singil.charge_budget SET max_count = 100`)
 	s.call(s.operator, "POST", path, map[string]any{"payment_method": "pm_nobodys"}).wantProblem(kindRefused, "none of this customer's; name one that is")
 	s.call(s.operator, "POST", path, map[string]any{"payment_methods": "pm_1"}).wantProblem(kindInvalidFields, "body.payment_methods")
@@ -469,7 +470,7 @@ func TestRetry(t *testing.T) {
 		t.Errorf("%+v", retried)
 	}
 	s.want("api:operator they called", `SELECT actor || ' ' || reason FROM singil.audit_log WHERE action = 'retry_invoice'`)
-	s.call(s.operator, "POST", path, nil).wantProblem(kindRefused, "asked for already", "look at the invoice")
+	s.call(s.operator, "POST", path, nil).wantProblem(kindRefused, "asked for already", "look at the invoice", `"reason":"enqueued_already"`)
 	s.collect()
 	var shown InvoiceWithTimeline
 	s.call(s.viewer, "GET", "/v1/invoices/"+id, nil).want(200, &shown)
