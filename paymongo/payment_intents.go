@@ -62,10 +62,17 @@ type PaymentIntent struct {
 
 // UnmarshalJSON reads PayMongo's envelope or a flat object. An intent without a status is an error.
 func (p *PaymentIntent) UnmarshalJSON(data []byte) error {
-	type plain PaymentIntent
-	if err := decodeResource(data, "payment_intent", (*plain)(p), &p.ID); err != nil {
+	if usual := readUsualIntent(data); usual != nil {
+		*p = *usual
+		return nil
+	}
+	if err := decodeResource(data, "payment_intent", (*plainIntent)(p), &p.ID); err != nil {
 		return err
 	}
+	return p.check()
+}
+
+func (p *PaymentIntent) check() error {
 	if p.Status == "" {
 		return errors.New("the payment intent has no status")
 	}

@@ -62,10 +62,18 @@ type Payment struct {
 
 // UnmarshalJSON reads PayMongo's envelope or a flat object. A payment without a status is an error.
 func (p *Payment) UnmarshalJSON(data []byte) error {
-	type plain Payment
-	if err := decodeResource(data, "payment", (*plain)(p), &p.ID); err != nil {
+	if usual := readUsualPayment(data); usual != nil {
+		*p = *usual
+		return nil
+	}
+	if err := decodeResource(data, "payment", (*plainPayment)(p), &p.ID); err != nil {
 		return err
 	}
+	return p.check()
+}
+
+// check refuses what is no payment, and makes its texts safe to print.
+func (p *Payment) check() error {
 	if p.Status == "" {
 		return errors.New("the payment has no status")
 	}

@@ -43,6 +43,9 @@ func cut(s string, n int) string {
 
 // clean makes one safe line of a text from outside: redacted, printable, and at most maxDetail bytes.
 func clean(s string) string {
+	if s == "" {
+		return ""
+	}
 	s = redact(cut(s, maxDetail))
 	return strings.Map(func(r rune) rune {
 		if r == utf8.RuneError || unicode.IsControl(r) {

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 )
 
 // entity is a resource in PayMongo's v1 envelope.
@@ -99,6 +100,10 @@ type Metadata map[string]string
 
 // UnmarshalJSON reads an object; null leaves the map nil.
 func (m *Metadata) UnmarshalJSON(data []byte) error {
+	if texts := readTexts(data); texts != nil {
+		*m = texts
+		return nil
+	}
 	var raw map[string]json.RawMessage
 	if err := json.Unmarshal(data, &raw); err != nil {
 		return err
@@ -116,6 +121,26 @@ func (m *Metadata) UnmarshalJSON(data []byte) error {
 		(*m)[key] = s
 	}
 	return nil
+}
+
+// readTexts reads metadata as it nearly always is, {"a":"b","c":"d"} of plain
+// texts, and returns nil for anything else, be it JSON or not.
+func readTexts(data []byte) Metadata {
+	parts := strings.Split(string(data), `"`) // brace, key, colon, text, comma, key, colon, text, brace
+	n := len(parts)
+	isMark := func(part, mark string) bool { return strings.Trim(part, " \t\r\n") == mark }
+	isText := func(part string) bool { return printable(part) && !strings.Contains(part, `\`) }
+	if n%4 != 1 || !isMark(parts[0], "{") || !isMark(parts[n-1], "}") {
+		return nil
+	}
+	m := make(Metadata, n/4)
+	for i := 1; i < n; i += 4 {
+		if !isText(parts[i]) || !isMark(parts[i+1], ":") || !isText(parts[i+2]) || i+4 < n && !isMark(parts[i+3], ",") {
+			return nil
+		}
+		m[parts[i]] = parts[i+2]
+	}
+	return m
 }
 
 // ignoreTypeErrors lets parts of an answer that decide nothing have another
