@@ -87,7 +87,7 @@ func (p *ListParams) query() (query url.Values, fault string) {
 		if id == "" {
 			continue
 		}
-		if !idPattern.MatchString(id) {
+		if !isID(id) {
 			return query, name + " is not an id"
 		}
 		query.Set(name, id)

@@ -164,23 +164,26 @@ func (c *Client) try(r *Request, decode func([]byte) error) result {
 func (c *Client) httpRequest(ctx context.Context, r *Request) (*http.Request, *onceBody) {
 	u := *c.base
 	u.Path, u.RawQuery = r.path, r.query.Reveal()
+	// One array holds the values; each slice ends with its own, so that an append to it copies.
+	values := [...]string{"application/json", c.authorization.Reveal(), c.userAgent, "application/json", r.IdempotencyKey}
+	value := func(i int) []string { return values[i : i+1 : i+1] }
 	req := &http.Request{
 		Method: r.method, URL: &u, Host: u.Host,
 		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
 		Header: http.Header{
-			"Accept":        {"application/json"},
-			"Authorization": {c.authorization.Reveal()},
-			"User-Agent":    {c.userAgent},
+			"Accept":        value(0),
+			"Authorization": value(1),
+			"User-Agent":    value(2),
 		},
 	}
 	var body *onceBody
 	if content := r.body.Reveal(); content != "" {
 		body = newOnceBody(content, r.SendBefore)
 		req.Body, req.ContentLength = body, int64(len(content))
-		req.Header["Content-Type"] = []string{"application/json"}
+		req.Header["Content-Type"] = value(3)
 	}
 	if r.IdempotencyKey != "" {
-		req.Header["Idempotency-Key"] = []string{r.IdempotencyKey}
+		req.Header["Idempotency-Key"] = value(4)
 	}
 	return req.WithContext(ctx), body
 }

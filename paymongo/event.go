@@ -106,7 +106,7 @@ func ParseEvent(body []byte) (*Event, error) {
 	switch {
 	case d.Type != "event":
 		return nil, fmt.Errorf("%w: data.type is %q", ErrEventMalformed, clean(d.Type))
-	case !idPattern.MatchString(d.ID):
+	case !isID(d.ID):
 		return nil, fmt.Errorf("%w: data.id is no id", ErrEventMalformed)
 	case a.Type == "" || len(a.Type) > 128 || !printable(string(a.Type)):
 		return nil, fmt.Errorf("%w: data.attributes.type is no event type", ErrEventMalformed)

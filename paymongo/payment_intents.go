@@ -283,7 +283,7 @@ func (s *PaymentIntentsService) Attach(ctx context.Context, id string, params *P
 		key: p.IdempotencyKey, sendBefore: p.SendBefore, wait: s.client.timeouts.Attach,
 		publicKey: !p.ClientKey.IsZero(), wantID: id,
 	}
-	if !idPattern.MatchString(p.PaymentMethod) {
+	if !isID(p.PaymentMethod) {
 		k.fault = "PaymentMethod must be an id, pm_..."
 	}
 	return send[PaymentIntent](ctx, s.client, k)

@@ -92,7 +92,7 @@ func (s *RefundsService) Create(ctx context.Context, params *RefundCreateParams)
 	switch {
 	case p.Amount <= 0:
 		k.fault = "Amount must be positive, in centavos"
-	case !idPattern.MatchString(p.PaymentID):
+	case !isID(p.PaymentID):
 		k.fault = "PaymentID must be an id, pay_..."
 	}
 	return send[Refund](ctx, s.client, k)

@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"net/url"
 	"path"
-	"regexp"
 	"strings"
 	"time"
 )
@@ -30,11 +29,6 @@ type Request struct {
 	body   Secret        // may hold a card number; empty for GET, and for DELETE if wanted so
 	wait   time.Duration // for one round trip
 }
-
-var (
-	pathPattern = regexp.MustCompile(`^(?:\.\./)?[A-Za-z0-9._~-]+(?:/[A-Za-z0-9._~-]+)*$`)
-	idPattern   = regexp.MustCompile(`^[A-Za-z0-9_-]{1,128}$`)
-)
 
 // NewRequest prepares a call that no service covers. The path is relative to
 // the base URL and may have a query: "payments?limit=1". It may start with one
@@ -66,7 +60,7 @@ func (c *Client) prepare(ctx context.Context, op, method, route string, query ur
 	if ctx == nil {
 		return nil, refuse(op, reasonBadParams, "the context is nil")
 	}
-	if !pathPattern.MatchString(route) || strings.Contains(strings.TrimPrefix(route, "../"), "..") {
+	if !isRoute(route) {
 		return nil, refuse(op, reasonBadParams, "the path must be relative to the base URL, such as payments/pay_1, of letters, digits and ._~- only")
 	}
 	r := &Request{
@@ -119,13 +113,13 @@ func send[T any, P interface {
 	*T
 	json.Unmarshaler
 }](ctx context.Context, c *Client, k call) (*T, error) {
-	out := new(T)
+	out, wantID := new(T), k.wantID // not k itself, which would be moved to the heap
 	err := c.perform(ctx, k, func(answer []byte) error {
 		// Called directly: json.Unmarshal would scan the answer once more before calling it.
 		if err := P(out).UnmarshalJSON(answer); err != nil {
 			return err
 		}
-		if got, ok := any(out).(interface{ resourceID() string }); ok && k.wantID != "" && got.resourceID() != k.wantID {
+		if got, ok := any(out).(interface{ resourceID() string }); ok && wantID != "" && got.resourceID() != wantID {
 			return fmt.Errorf("%w: it has another id", errOtherResource)
 		}
 		return nil
@@ -142,7 +136,7 @@ func (c *Client) perform(ctx context.Context, k call, decode func([]byte) error)
 		return refuse(k.op, reasonNeedsSecretKey, "a public key may not do this, at least not without a client key; use a secret key (sk_)")
 	}
 	for _, segment := range k.path {
-		if !idPattern.MatchString(segment) {
+		if !isID(segment) {
 			return refuse(k.op, reasonBadParams, "an id is empty, too long, or has other characters than letters, digits, _ and -")
 		}
 	}
@@ -187,6 +181,30 @@ func (r *Request) anchored(now time.Time) *Request {
 	tied := *r
 	tied.SendBefore = now.Add(r.SendBefore.Sub(now))
 	return &tied
+}
+
+// isRoute reports whether s is a path of plain segments, maybe after one "../".
+func isRoute(s string) bool {
+	s = strings.TrimPrefix(s, "../")
+	for segment := range strings.SplitSeq(s, "/") {
+		if !isWord(segment, "._~-") {
+			return false
+		}
+	}
+	return !strings.Contains(s, "..")
+}
+
+func isID(s string) bool { return len(s) <= 128 && isWord(s, "_-") }
+
+// isWord reports whether s is letters, digits and the given marks, at least one of them.
+func isWord(s, marks string) bool {
+	for i := range len(s) {
+		c := s[i]
+		if (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && strings.IndexByte(marks, c) < 0 {
+			return false
+		}
+	}
+	return s != ""
 }
 
 func printable(s string) bool {

@@ -22,7 +22,8 @@ func NewSecret(s string) Secret {
 	if s == "" {
 		return Secret{}
 	}
-	return Secret{value: &s}
+	value := s // so that an empty one needs no memory
+	return Secret{value: &value}
 }
 
 // Reveal returns the value in the clear.

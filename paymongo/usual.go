@@ -58,8 +58,8 @@ func readUsualIntent(data []byte) *PaymentIntent {
 	in := e.Attributes
 	p := (*PaymentIntent)(&in.plainIntent)
 	p.ID = e.ID
-	if in.ClientKey != nil {
-		p.ClientKey = NewSecret(*in.ClientKey)
+	if in.ClientKey != nil && *in.ClientKey != "" {
+		p.ClientKey = Secret{value: in.ClientKey}
 	}
 	p.LastPaymentError = (*LastPaymentError)(in.LastPaymentError)
 	p.NextAction = (*NextAction)(in.NextAction)
