@@ -100,6 +100,10 @@ type Metadata map[string]string
 
 // UnmarshalJSON reads an object; null leaves the map nil.
 func (m *Metadata) UnmarshalJSON(data []byte) error {
+	if string(data) == "null" {
+		*m = nil
+		return nil
+	}
 	if texts := readTexts(data); texts != nil {
 		*m = texts
 		return nil
