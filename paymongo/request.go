@@ -65,7 +65,7 @@ func (c *Client) prepare(ctx context.Context, op, method, route string, query ur
 	}
 	r := &Request{
 		Op: op, ctx: ctx, client: c, method: method, wait: c.timeouts.Write,
-		path: path.Join("/", c.base.Path, route), query: NewSecret(query.Encode()),
+		path: path.Clean(c.base.Path + "/" + route), query: NewSecret(query.Encode()),
 	}
 
 	switch method {
