@@ -483,6 +483,7 @@ func TestPayRaces(t *testing.T) {
 		p.tick()
 	}
 	// Who was left with the bank's page, or with an empty card, pays in the end.
+	p.box.ClearFaults()
 	for _, id := range ids {
 		page := p.pay(id)
 		if page.Step != billing.PayDone {
