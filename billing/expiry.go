@@ -13,13 +13,15 @@ import (
 // Nothing is known of a card updater at PayMongo, so nobody else will notice.
 const ExpiryNotice = 30 * 24 * time.Hour
 
-// A card is good to the end of its month, in Manila.
+// A card is good to the end of its month, in Manila. Which cards have come to it
+// is a range of an index, however many there are.
 const sqlNotifyExpiring = `
 WITH expiring AS (
   SELECT pm.id, pm.customer_id, pm.last4, pm.brand, pm.exp_month, pm.exp_year
   FROM singil.payment_methods pm
   WHERE pm.status = 'active' AND pm.expiry_notified_at IS NULL AND pm.exp_year IS NOT NULL
-    AND make_timestamptz(pm.exp_year, pm.exp_month, 1, 0, 0, 0, 'Asia/Manila') + interval '1 month' <= $1
+    AND (pm.exp_year, pm.exp_month) < (date_part('year', $1::timestamptz AT TIME ZONE 'Asia/Manila')::int,
+                                       date_part('month', $1::timestamptz AT TIME ZONE 'Asia/Manila')::int)
   LIMIT $2
   FOR UPDATE SKIP LOCKED
 ), noted AS (

@@ -141,10 +141,11 @@ func (w *World) SweepInHalves(ctx context.Context, at time.Time) (open, enqueue 
 
 // Thousand is how long a sweep takes that finds a thousand due subscriptions,
 // opens their invoices and enqueues their jobs: the rounds, the first of which is
-// to warm up and is not among them. Of what falls due from Start on.
-func (w *World) Thousand(ctx context.Context, size Size, rounds int) (all []Swept, err error) {
+// to warm up and is not among them. Of what falls due from Start on, without so many
+// thousands that were swept before.
+func (w *World) Thousand(ctx context.Context, size Size, before, rounds int) (all []Swept, err error) {
 	for i := range rounds + 1 {
-		s, err := w.Sweep(ctx, size.When(i*1000))
+		s, err := w.Sweep(ctx, size.When((before+i)*1000))
 		if err != nil {
 			return nil, err
 		}
@@ -159,6 +160,21 @@ func (w *World) Thousand(ctx context.Context, size Size, rounds int) (all []Swep
 		}
 	}
 	return all, nil
+}
+
+// Warm reads every table and every index of ours into the server's memory, as far as
+// there is room, and forgets what statements took so far.
+func (w *World) Warm(ctx context.Context) error {
+	for _, sql := range []string{
+		`CREATE EXTENSION IF NOT EXISTS pg_prewarm`,
+		`SELECT sum(pg_prewarm(oid)) FROM pg_class WHERE relnamespace = 'singil'::regnamespace AND relkind IN ('r', 'i') AND relpages > 0`,
+		`SELECT pg_stat_statements_reset()`,
+	} {
+		if err := w.exec(ctx, sql); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Settle takes what is open out of the way of the next sweep, and its jobs.

@@ -68,14 +68,16 @@ func (w *World) Plans(ctx context.Context, source string, at time.Time) ([]Plan,
 	return readPlans(w.Server.Log(), names)
 }
 
+const sqlUnfinished = `
+SELECT EXISTS (SELECT FROM river.river_job WHERE state = 'available') OR EXISTS (SELECT FROM river.river_job WHERE state = 'running')
+    OR EXISTS (SELECT FROM river.river_job WHERE state = 'retryable')`
+
 // finish waits until no job is left.
 func (w *World) finish(ctx context.Context) error {
 	look := time.NewTicker(200 * time.Millisecond)
 	defer look.Stop()
 	for left := true; left; {
-		if err := w.Pool.QueryRow(ctx, `
-			SELECT EXISTS (SELECT FROM river.river_job WHERE state = 'available') OR EXISTS (SELECT FROM river.river_job WHERE state = 'running')
-			    OR EXISTS (SELECT FROM river.river_job WHERE state = 'retryable')`).Scan(&left); err != nil {
+		if err := w.Pool.QueryRow(ctx, sqlUnfinished).Scan(&left); err != nil {
 			return err
 		}
 		select {
@@ -153,7 +155,7 @@ func note(byName map[string]*Plan, names map[string]string, ms float64, body []s
 		name = "foreign key to " + ofKey.FindStringSubmatch(sql)[1]
 	case strings.Contains(sql, "FROM o FULL JOIN n") || strings.Contains(sql, "FROM n\n") || strings.Contains(sql, "FROM n "):
 		name = "guard " + fmt.Sprintf("%.60s", squeeze(sql))
-	case !strings.Contains(sql, "singil.") && !strings.Contains(sql, "river"):
+	case !strings.Contains(sql, "singil.") && !strings.Contains(sql, "river"), squeeze(sql) == squeeze(sqlUnfinished):
 		return
 	default:
 		name = "other " + fmt.Sprintf("%.70s", squeeze(sql))

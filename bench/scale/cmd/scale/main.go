@@ -17,6 +17,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"strings"
 	"time"
 
 	"github.com/singil/singil/bench/scale"
@@ -46,6 +47,9 @@ func run(ctx context.Context, args []string) (err error) {
 	each := flags.Int("each", 50000, "subscriptions that fall due for each sweep")
 	days := flags.Int("days", 30, "simulated days")
 	source := flags.String("source", ".", "the repository, for the names of its statements")
+	before := flags.Int("before", 0, "thousands that earlier measurements have swept")
+	warm := flags.Bool("warm", false, "read every table and index into memory first")
+	settings := flags.String("set", "", "further settings of the server: `a=b,c=d`")
 	verbose := flags.Bool("v", false, "tell of each step")
 	if err := flags.Parse(args[1:]); err != nil {
 		return err
@@ -67,6 +71,15 @@ func run(ctx context.Context, args []string) (err error) {
 	case args[0] == "fill":
 		cfg.Settings = scale.FillSettings()
 	}
+	if *settings != "" {
+		if cfg.Settings == nil {
+			cfg.Settings = scale.Settings()
+		}
+		for set := range strings.SplitSeq(*settings, ",") {
+			key, value, _ := strings.Cut(set, "=")
+			cfg.Settings[key] = value
+		}
+	}
 	w, err := scale.Open(ctx, cfg)
 	if err != nil {
 		return err
@@ -81,13 +94,23 @@ func run(ctx context.Context, args []string) (err error) {
 	case "sweep":
 		return sweep(ctx, w, size, *rounds, *each)
 	case "thousand":
-		all, err := w.Thousand(ctx, size, *rounds)
+		if *warm {
+			if err := w.Warm(ctx); err != nil {
+				return err
+			}
+		}
+		all, err := w.Thousand(ctx, size, *before, *rounds)
+		if err != nil {
+			return err
+		}
 		for _, s := range all {
 			show("thousand", s)
 		}
+		text, err := w.Costliest(ctx, 6)
+		fmt.Print(text)
 		return err
 	case "plans":
-		plans, err := w.Plans(ctx, *source, scale.Start)
+		plans, err := w.Plans(ctx, *source, size.When(*before*1000))
 		scale.WritePlans(os.Stdout, plans)
 		return err
 	case "days":
