@@ -16,6 +16,7 @@ ALTER FUNCTION guard_attempts() SET enable_nestloop = off;
 ALTER TABLE payment_intents ADD COLUMN dead boolean GENERATED ALWAYS AS (state = 'dead') STORED;
 DROP INDEX one_intent_not_dead;
 CREATE UNIQUE INDEX one_intent_not_dead ON payment_intents (invoice_id) WHERE NOT dead;
+ALTER TABLE payment_intents SET (fillfactor = 80);
 
 -- What is compared at every change of an invoice is what costs. A GiST index costs
 -- as much as all the others of the table, and here it can say no only to a new row:
