@@ -72,15 +72,18 @@ func (c *Collection) card(id string) Card {
 }
 
 func (c *Collection) policy() (DunningPolicy, *time.Location, error) {
-	policy, err := ParseDunningPolicy(c.Dunning)
-	if err != nil {
-		return DunningPolicy{}, nil, fmt.Errorf("dunning policy of subscription %s: %w", c.SubscriptionNo, err)
+	if c.parsed == nil {
+		c.parsed = &parsedPolicy{}
+		c.parsed.policy, c.parsed.err = ParseDunningPolicy(c.Dunning)
+	}
+	if c.parsed.err != nil {
+		return DunningPolicy{}, nil, fmt.Errorf("dunning policy of subscription %s: %w", c.SubscriptionNo, c.parsed.err)
 	}
 	zone, err := LoadZone(c.TimeZone)
 	if err != nil {
 		return DunningPolicy{}, nil, fmt.Errorf("time zone of subscription %s: %w", c.SubscriptionNo, err)
 	}
-	return policy, zone, nil
+	return c.parsed.policy, zone, nil
 }
 
 func (card Card) saved() SavedCard {

@@ -49,6 +49,13 @@ type Collection struct {
 
 	Cards    []Card        // the customer's, in order of preference
 	Attempts []PastAttempt // on this invoice, oldest first
+
+	parsed *parsedPolicy // Dunning, of which there are few; nil: not yet
+}
+
+type parsedPolicy struct {
+	policy DunningPolicy
+	err    error
 }
 
 // Copy is a collection that its owner may write to: what a run finds out of the
@@ -107,12 +114,19 @@ JOIN LATERAL (
 ) pi ON true
 WHERE i.id = ANY ($1)`
 
+// LATERAL and OFFSET 0 leave one way to go, by the index, row by row: a join is
+// also done by going through all cards there are.
 const sqlLoadCards = `
-SELECT pm.customer_id, pm.id, pm.provider_payment_method_id, pm.brand, pm.last4,
-       COALESCE(pm.exp_month, 0), COALESCE(pm.exp_year, 0), pm.status, COALESCE(pm.blocked_code, '')
-FROM singil.payment_methods pm
-WHERE pm.customer_id IN (SELECT customer_id FROM singil.invoices WHERE id = ANY ($1))
-ORDER BY pm.customer_id, pm.position, pm.id`
+SELECT c.customer_id, pm.*
+FROM (SELECT DISTINCT i.customer_id FROM singil.invoices i WHERE i.id = ANY ($1)) c
+CROSS JOIN LATERAL (
+  SELECT pm.id, pm.provider_payment_method_id, pm.brand, pm.last4,
+         COALESCE(pm.exp_month, 0), COALESCE(pm.exp_year, 0), pm.status, COALESCE(pm.blocked_code, '')
+  FROM singil.payment_methods pm
+  WHERE pm.customer_id = c.customer_id
+  ORDER BY pm.position, pm.id
+  OFFSET 0
+) pm`
 
 const sqlLoadAttempts = `
 SELECT a.invoice_id, a.payment_intent_id, a.id, a.no, a.payment_method_id, a.state, a.armed_at, a.settled_after, COALESCE(a.decline_code, '')
@@ -123,12 +137,9 @@ ORDER BY a.invoice_id, a.no`
 // Attempts on the same cards, of whatever invoice: the networks count them.
 const sqlLoadCardUse = `
 SELECT a.payment_method_id, a.armed_at, a.state IN ('declined', 'armed', 'review')
-FROM singil.attempts a
-WHERE a.payment_method_id IN (
-        SELECT pm.id FROM singil.payment_methods pm
-        JOIN singil.invoices i ON i.customer_id = pm.customer_id
-        WHERE i.id = ANY ($1))
-  AND a.armed_at > $2`
+FROM (SELECT DISTINCT i.customer_id FROM singil.invoices i WHERE i.id = ANY ($1)) c
+CROSS JOIN LATERAL (SELECT pm.id FROM singil.payment_methods pm WHERE pm.customer_id = c.customer_id OFFSET 0) pm
+CROSS JOIN LATERAL (SELECT a.* FROM singil.attempts a WHERE a.payment_method_id = pm.id AND a.armed_at > $2 OFFSET 0) a`
 
 const sqlLoadPayments = `
 SELECT p.invoice_id, p.payment_id
@@ -143,6 +154,7 @@ func Load(ctx context.Context, q Querier, invoices []uuid.UUID, now time.Time) (
 	found := make(map[uuid.UUID]*Collection, len(invoices))
 	customers := map[uuid.UUID][]*Collection{}
 	used := map[uuid.UUID][]CardAttempt{}
+	policies := map[string]*parsedPolicy{}
 
 	batch.Queue(sqlLoadInvoices, invoices).Query(func(rows pgx.Rows) error {
 		for rows.Next() {
@@ -159,6 +171,11 @@ func Load(ctx context.Context, q Querier, invoices []uuid.UUID, now time.Time) (
 			c.FirstAttemptAt, c.HeldUntil, c.Attempted = orZero(first), orZero(held), c.Attempted || c.Shared
 			if chosen != nil {
 				c.ChosenMethod = *chosen
+			}
+			if c.parsed = policies[string(c.Dunning)]; c.parsed == nil {
+				c.parsed = &parsedPolicy{}
+				c.parsed.policy, c.parsed.err = ParseDunningPolicy(c.Dunning)
+				policies[string(c.Dunning)] = c.parsed
 			}
 			c.InvoiceOpen = c.Status == InvoiceOpen
 			found[c.InvoiceID] = c

@@ -36,7 +36,7 @@ variables; singil config lists them.`,
 // garbage is how much a daemon may let lie before it collects, in percent of what
 // it uses. It uses little, about 10 MB, and at Go's 100 would spend a tenth of a
 // billing day's time on collecting.
-const garbage = 300
+const garbage = 200
 
 func runDaemon(ctx context.Context, stderr io.Writer) error {
 	cfg, err := readConfig()
