@@ -117,6 +117,12 @@ var rooms = []room{
 		modules: []string{pgx},
 	},
 	{
+		// Measurements with the worker itself on databases of any size.
+		path:    "bench/scale",
+		rooms:   []string{"worker", "billing", "migrations", "internal/devpg"},
+		modules: []string{pgx, river, syncs},
+	},
+	{
 		path:     "internal/pgtest",
 		rooms:    []string{"internal/devpg", "migrations"},
 		modules:  []string{pgx},
