@@ -88,7 +88,7 @@ func statOf(pid int) (s stat) {
 	}
 	// Behind the name, which may hold anything.
 	fields := strings.Fields(string(text[strings.LastIndexByte(string(text), ')')+1:]))
-	number := func(i int) int { n, _ := strconv.Atoi(fields[i]); return n } //nolint:errcheck // the kernel writes numbers
+	number := func(i int) int { n, _ := strconv.Atoi(fields[i]); return n }
 	const tick = 10 * time.Millisecond
 	return stat{number(1), time.Duration(number(11)+number(12)) * tick, time.Duration(number(13)+number(14)) * tick}
 }

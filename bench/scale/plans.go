@@ -118,7 +118,7 @@ func readPlans(log string, names map[string]string) ([]Plan, error) {
 		line := lines.Text()
 		if m := planned.FindStringSubmatch(line); m != nil {
 			flush()
-			ms, _ = strconv.ParseFloat(m[1], 64) //nolint:errcheck // digits
+			ms, _ = strconv.ParseFloat(m[1], 64)
 			body = []string{}
 		} else if body != nil && strings.HasPrefix(line, "\t") {
 			body = append(body, line[1:])
@@ -168,8 +168,8 @@ func note(byName map[string]*Plan, names map[string]string, ms float64, body []s
 	p.Runs++
 	rows := 0
 	for _, m := range actual.FindAllStringSubmatch(strings.Join(body[start:], "\n"), -1) {
-		n, _ := strconv.Atoi(m[1])     //nolint:errcheck // digits
-		loops, _ := strconv.Atoi(m[2]) //nolint:errcheck // digits
+		n, _ := strconv.Atoi(m[1])
+		loops, _ := strconv.Atoi(m[2])
 		rows = max(rows, n*loops)
 	}
 	for _, fault := range faults(body[start:]) {
@@ -194,7 +194,7 @@ func faults(plan []string) (found []string) {
 		}
 		if sortNode.MatchString(line) {
 			if m := actual.FindStringSubmatch(line); m != nil {
-				if n, _ := strconv.Atoi(m[1]); n > batch { //nolint:errcheck // digits
+				if n, _ := strconv.Atoi(m[1]); n > batch {
 					found = append(found, fmt.Sprintf("sort of %d rows", n))
 				}
 			}
