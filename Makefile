@@ -1,7 +1,7 @@
 # What one does here. `make` alone lists it. Needs Go and PostgreSQL's programs, which Debian's root gets installed;
 # the tools are pinned in tools/go.mod and are fetched and built on first use.
 
-.PHONY: help build demo test torture crash mutants lint fuzz bench bench-micro bench-compare conformance-node need-go \
+.PHONY: help build demo test torture crash mutants lint fuzz bench bench-micro bench-compare bench-scale conformance-node need-go \
 	deploy-check packaging-check dashboards-check rules-check dashboards dashboards-preview
 
 help:
@@ -17,6 +17,7 @@ help:
 	@echo 'make bench             charges a second and what they cost, against a textbook worker; a report in docs/reports; QUICK=1, ONLY=part'
 	@echo 'make bench-micro       functions that every charge calls: time and allocations, no database, no network'
 	@echo 'make bench-compare     the same against the commit before (BASE=ref), by benchstat'
+	@echo 'make bench-scale DIR=  the sweep and the plans among ten million subscriptions; hours and 45 GB the first time'
 	@echo 'make deploy-check      what deploy/ holds, against the programs that will read it; dashboards and alerts on a Prometheus that watches the demo'
 	@echo 'make dashboards        write the dashboards anew; make dashboards-preview their pictures'
 	@echo 'make conformance-node  the official PayMongo SDK for Node against the sandbox (needs Node 18 and npm)'
@@ -96,6 +97,17 @@ bench-micro: need-go
 
 bench-compare: need-go
 	BENCH='$(BENCH)' sh tools/bench-compare.sh $(MICRO)
+
+# Ten million subscriptions and fifty million old invoices take 45 GB and hours to build, in DIR, which is kept. SCALE=
+# takes other sizes.
+DIR =
+SCALE = -subscriptions 10000000 -periods 5 -settled 5000000
+bench-scale: need-go
+	@sh tools/need-postgres.sh
+	@test -n "$(DIR)" || { echo 'Say where: make bench-scale DIR=/var/tmp/scale' >&2; exit 1; }
+	@test -n "$$(ls -A "$(DIR)" 2>/dev/null)" || go run ./bench/scale/cmd/scale fill -dir "$(DIR)" $(SCALE) -v
+	go run ./bench/scale/cmd/scale thousand -dir "$(DIR)" $(SCALE)
+	go run ./bench/scale/cmd/scale plans -dir "$(DIR)" $(SCALE) -before 7 > "docs/reports/$$(date +%F)-plans-10M.md"
 
 conformance-node: build
 	@command -v npm >/dev/null || { echo 'This one needs Node 18 or newer with npm (https://nodejs.org).' >&2; exit 1; }

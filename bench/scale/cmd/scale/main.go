@@ -18,13 +18,14 @@ import (
 	"os"
 	"os/signal"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/singil/singil/bench/scale"
 )
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	if err := run(ctx, os.Args[1:]); err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -59,7 +60,7 @@ func run(ctx context.Context, args []string) (err error) {
 	if *verbose {
 		level = slog.LevelInfo
 	}
-	cfg := scale.Config{Dir: *dir, Now: time.Now, Log: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))}
+	cfg := scale.Config{Dir: *dir, Now: time.Now, Log: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))} //nolint:forbidigo // the edge that reads the clock
 	fill := true
 	if *dir != "" {
 		there, err := os.ReadDir(*dir)
