@@ -60,7 +60,7 @@ func run(ctx context.Context, args []string) (err error) {
 	if *verbose {
 		level = slog.LevelInfo
 	}
-	cfg := scale.Config{Dir: *dir, Now: time.Now, Log: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))} //nolint:forbidigo // the edge that reads the clock
+	cfg := scale.Config{Dir: *dir, Now: time.Now, Log: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))}
 	fill := true
 	if *dir != "" {
 		there, err := os.ReadDir(*dir)
