@@ -18,7 +18,8 @@ $$ SELECT rpad(lpad(to_hex((extract(epoch FROM at) * 1000)::bigint), 12, '0'), 3
 -- A part cannot know the periods of another. So they move to a table of their own,
 -- which is never cut: 16 + 4 + 22 bytes a period. It refuses what it refused, by
 -- the same names, and invoices are updated without writing the GiST index again.
-ALTER TABLE invoices DROP CONSTRAINT periods_do_not_overlap, DROP CONSTRAINT period_billed_once;
+DROP TRIGGER periods_do_not_overlap ON invoices;
+ALTER TABLE invoices DROP CONSTRAINT period_billed_once;
 CREATE TABLE billed_periods (
   subscription_id uuid NOT NULL,
   period_no       integer NOT NULL,
