@@ -37,7 +37,7 @@ func TestBench(t *testing.T) {
 		t.Skip("CPU and memory are read from Linux's /proc")
 	}
 	r, err := openRig(t.Context(), options{
-		rounds: 1, charges: 60, slowCharges: 30, latencies: []time.Duration{0, 20 * time.Millisecond}, waiting: []int{200}, imports: 20,
+		rounds: 1, charges: 60, slowCharges: 30, latencies: []time.Duration{0, 20 * time.Millisecond}, waiting: []int{200}, sweep: []int{7000, 8000}, imports: 20,
 		settings: []string{"SINGIL_TIME_ZONE=UTC"},
 	}, slog.New(slog.NewTextHandler(t.Output(), nil)))
 	if err != nil {

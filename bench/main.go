@@ -40,7 +40,7 @@ var roles = map[string]func(context.Context) error{
 var parts = []part{
 	{"charges", chargesPart},
 	{"waiting", waitingPart},
-	// Here comes sweep, which is measured on data sets of its own.
+	{"sweep", sweepPart},
 	{"lag", lagPart},
 	{"daemons", daemonsPart},
 	{"intake", intakePart},
@@ -56,6 +56,7 @@ type options struct {
 	rounds               int
 	charges, slowCharges int
 	waiting              []int // invoices
+	sweep                []int // subscriptions
 	dueAtOnce, imports   int
 	latencies            []time.Duration
 	profiles, report     string
@@ -117,7 +118,7 @@ func bench(ctx context.Context, args []string) (err error) {
 
 func readOptions(args []string) (o options, err error) {
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
-	only := flags.String("only", "", "measure only these `parts`: charges, waiting, lag, daemons, intake")
+	only := flags.String("only", "", "measure only these `parts`: charges, waiting, sweep, lag, daemons, intake")
 	sides := flags.String("sides", "", "of charges only these `sides`: singil, limited, textbook, calls, jobs")
 	flags.BoolVar(&o.quick, "quick", false, "small numbers: whether it works, not how fast it is")
 	flags.IntVar(&o.rounds, "rounds", 5, "rounds of everything that is repeated")
@@ -125,6 +126,7 @@ func readOptions(args []string) (o options, err error) {
 	flags.IntVar(&o.slowCharges, "slow-n", 3_000, "charges of a round with a slow provider")
 	latency := flags.String("latency", "0s,300ms", "how long each call of the provider takes")
 	waiting := flags.String("waiting", "10000,100000,1000000", "how many invoices wait while memory is measured")
+	sweep := flags.String("sweep", "10000,1000000", "among how many subscriptions a thousand due ones are found")
 	flags.IntVar(&o.dueAtOnce, "due", 100_000, "subscriptions that fall due at one instant; half of them after an outage")
 	flags.IntVar(&o.imports, "import", 50_000, "subscriptions to import, each with a customer and a card")
 	flags.Func("setting", "a further setting of singil, `NAME=VALUE`; may be given again", func(pair string) error {
@@ -145,14 +147,13 @@ func readOptions(args []string) (o options, err error) {
 	}
 	if o.quick {
 		o.rounds, o.charges, o.slowCharges, o.dueAtOnce, o.imports = 1, min(o.charges, 1500), min(o.slowCharges, 600), 1000, 1000
-		*waiting = "1200,3000"
+		*waiting, *sweep = "1200,3000", "10000"
 	}
-	for _, word := range words(*waiting) {
-		n, err := strconv.Atoi(word)
-		if err != nil {
-			return o, err
-		}
-		o.waiting = append(o.waiting, n)
+	if o.waiting, err = counts(*waiting); err != nil {
+		return o, err
+	}
+	if o.sweep, err = counts(*sweep); err != nil {
+		return o, err
 	}
 	o.only, o.sides = words(*only), words(*sides)
 	for _, name := range o.only {
@@ -179,6 +180,17 @@ func readOptions(args []string) (o options, err error) {
 		return o, os.MkdirAll(o.profiles, 0o755)
 	}
 	return o, nil
+}
+
+func counts(list string) (ns []int, err error) {
+	for _, word := range words(list) {
+		n, err := strconv.Atoi(word)
+		if err != nil {
+			return nil, err
+		}
+		ns = append(ns, n)
+	}
+	return ns, nil
 }
 
 func words(list string) []string {

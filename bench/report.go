@@ -32,6 +32,7 @@ type Report struct {
 	Singil     []string          `json:"singil_settings"` // beside those that every part needs
 	Charges    []Charges         `json:"charges,omitempty"`
 	Waiting    []Waiting         `json:"waiting,omitempty"`
+	Sweeps     []Sweeping        `json:"sweeps,omitempty"`
 	Delays     *Delays           `json:"delays,omitempty"`
 	Daemons    []Charges         `json:"daemons,omitempty"`
 	Deadlocks  int64             `json:"deadlocks_of_several_daemons"`
@@ -197,6 +198,7 @@ func (r *Report) write(out io.Writer) error {
 		writeCharges(w, r.Charges)
 	}
 	writeWaiting(w, r.Waiting)
+	writeSweeps(w, r.Sweeps)
 	writeDelays(w, r.Delays)
 	writeDaemons(w, r.Daemons, r.Deadlocks)
 	writeIntake(w, r.Intake)

@@ -49,6 +49,12 @@ func targets(r *Report) []Target {
 		w := r.Waiting[n-1]
 		add(fmt.Sprintf("sweep of %s, opened and enqueued", number(float64(w.Invoices), 0)), "≥ 20,000/s", number(w.Enqueued, 0)+"/s", w.Enqueued >= 20_000)
 	}
+	if n := len(r.Sweeps); n > 1 {
+		few, many := r.Sweeps[0], r.Sweeps[n-1]
+		times := many.wall().median / few.wall().median
+		add(fmt.Sprintf("a thousand due among %s, against %s", number(float64(many.Subscriptions), 0), number(float64(few.Subscriptions), 0)), "≤ 1.3×",
+			number(times, 2)+"×", times <= 1.3)
+	}
 	if r.Delays != nil {
 		for _, l := range r.Delays.Lags {
 			if l.What == "attempt armed" {

@@ -106,7 +106,7 @@ func (w *World) connect(ctx context.Context) error {
 		return err
 	}
 	pc.MaxConns = 40
-	pc.ConnConfig.RuntimeParams["plan_cache_mode"] = "force_custom_plan"
+	pc.ConnConfig.RuntimeParams["enable_seqscan"] = "off" // as the daemon has it for its charges
 	if w.Pool, err = pgxpool.NewWithConfig(ctx, pc); err != nil {
 		return err
 	}
