@@ -218,11 +218,12 @@ func writeCharges(w io.Writer, all []Charges) {
 ## Charges from end to end
 
 From the moment the jobs may be fetched to the last invoice that is paid and durable. After each round the books were
-compared with the provider's ledger: every invoice paid exactly once. CPU is in seconds per 1,000 charges.
+compared with the provider's ledger: every invoice paid exactly once. CPU is in seconds per 1,000 charges. Where the
+provider takes no time singil has SINGIL_IN_FLIGHT=%d, and otherwise what it has by itself.
 
 | | latency | rounds of | charges/s | its own limit | CPU worker | CPU PostgreSQL | transactions | of those writing | WAL bytes | peak memory |
 |---|---|---|---|---|---|---|---|---|---|---|
-`)
+`, busyInFlight)
 	for _, r := range rowsOf(all) {
 		limit := ""
 		if allowed := r.rounds[0].Allowed; allowed > 0 {
