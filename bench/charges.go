@@ -48,8 +48,8 @@ func chargesPart(ctx context.Context, r *rig, report *Report) error {
 			}{
 				{"singil", func() (Charges, error) {
 					if latency == 0 {
-						singil.inFlight = busyInFlight
-						defer func() { singil.inFlight = 0 }()
+						singil.crowd = busyInFlight
+						defer func() { singil.crowd = 0 }()
 					}
 					return r.round(ctx, singil, n, 1, latency)
 				}},

@@ -31,7 +31,7 @@ type product struct {
 	river    *river.Client[pgx.Tx]
 	now      time.Time // business time
 	rate     float64   // PAYMONGO_RATE; 0: none
-	inFlight int       // SINGIL_IN_FLIGHT; 0: singil's own
+	crowd    int       // SINGIL_IN_FLIGHT; 0: singil's own
 	inFlight int       // how many charges a daemon has under way at most, as the last one says
 	address  string    // of the last daemon
 	batches  int
@@ -126,8 +126,8 @@ func (p *product) daemon(ctx context.Context, settings ...string) (*process, err
 	if p.rate > 0 {
 		rate = fmt.Sprint(p.rate)
 	}
-	if p.inFlight > 0 {
-		settings = append([]string{fmt.Sprint("SINGIL_IN_FLIGHT=", p.inFlight)}, settings...)
+	if p.crowd > 0 {
+		settings = append([]string{fmt.Sprint("SINGIL_IN_FLIGHT=", p.crowd)}, settings...)
 	}
 	env := append(append([]string{
 		"PAYMONGO_RATE=" + rate, "DATABASE_URL=" + p.pg.DSN(p.database), "PAYMONGO_BASE_URL=" + p.provider + "/v1", "PAYMONGO_SECRET_KEY=sk_test_bench",
