@@ -20,7 +20,10 @@ const apiConnections = 8
 func (c config) openPage(ctx context.Context) (*pgxpool.Pool, error) {
 	pool, err := connect(ctx, cmp.Or(c.APIDatabaseURL, c.DatabaseURL), "singil-page", planAnew, func(pc *pgxpool.Config) {
 		pc.MaxConns = 2
-		pc.ConnConfig.RuntimeParams["statement_timeout"] = "10s"
+		inSession(pc, map[string]string{"statement_timeout": "10s"})
+		if throughPooler(pc.ConnConfig) {
+			return // what is set there others get too
+		}
 		pc.AfterConnect = func(ctx context.Context, conn *pgx.Conn) error {
 			_, err := conn.Exec(ctx, `SET default_transaction_read_only = on`)
 			return err
@@ -38,7 +41,7 @@ func (c config) openAPI(ctx context.Context, daemons *pgxpool.Pool) (*pgxpool.Po
 	pool, err := connect(ctx, cmp.Or(c.APIDatabaseURL, c.DatabaseURL), "singil-api", planAnew, func(pc *pgxpool.Config) {
 		pc.MaxConns = apiConnections
 		// Who waits for an answer waits no longer than that.
-		pc.ConnConfig.RuntimeParams["statement_timeout"], pc.ConnConfig.RuntimeParams["lock_timeout"] = "15s", "5s"
+		inSession(pc, map[string]string{"statement_timeout": "15s", "lock_timeout": "5s"})
 	})
 	if err != nil {
 		return nil, fmt.Errorf("for the API: %w", err)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
@@ -50,6 +51,14 @@ func poolerHint(err error) error {
 // otherwise, or a pooler takes them away.
 var sessionSettings = map[string]string{
 	"statement_timeout": "60s", "lock_timeout": "20s", "idle_in_transaction_session_timeout": "10s",
+}
+
+// inSession sets what every session of the pool shall have. A pooler in transaction
+// mode takes none of it.
+func inSession(pc *pgxpool.Config, settings map[string]string) {
+	if !throughPooler(pc.ConnConfig) {
+		maps.Copy(pc.ConnConfig.RuntimeParams, settings)
+	}
 }
 
 const sqlWithoutLimits = `
