@@ -118,8 +118,11 @@ func TestBehindPgBouncer(t *testing.T) {
 	tt.start(0)
 	tt.start(1)
 	end := tortureStart.AddDate(0, 2, 10)
-	for tt.now.Before(end) {
+	for ticks := 0; tt.now.Before(end); ticks++ {
 		tt.quiet(3 * time.Second)
+		if ticks > 10 && len(tt.alive()) == 0 {
+			t.Fatalf("no daemon runs:\n%s%s", tt.logs[0], tt.logs[1])
+		}
 		tt.set(tt.next(end))
 	}
 	tt.settleAll()
