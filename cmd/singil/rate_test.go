@@ -16,7 +16,7 @@ import (
 // written down.
 func rateShared(t *testing.T, binary string) {
 	d := newBadDay(t, binary, pgtest.DSN(t))
-	const n, calls, rate = 260, 2 * 260, 130 // a create and an attach each; one daemon runs 200 charges at a time
+	const n, calls, rate = 260, 2 * 260, 130 // a create and an attach each
 	var mu sync.Mutex
 	var arrivals [2][]time.Time
 	var daemons [2]*process
@@ -28,7 +28,8 @@ func rateShared(t *testing.T, binary string) {
 			d.box.ServeHTTP(w, r)
 		}))
 		t.Cleanup(recorder.Close)
-		daemons[i] = d.launch("PAYMONGO_RATE=130", "PAYMONGO_BASE_URL="+recorder.URL+"/v1")
+		// Few under way at a time, so that neither takes it all.
+		daemons[i] = d.launch("PAYMONGO_RATE=130", "SINGIL_IN_FLIGHT=40", "PAYMONGO_BASE_URL="+recorder.URL+"/v1")
 	}
 	d.subscribe(n)
 	start := time.Now()
