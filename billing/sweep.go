@@ -329,9 +329,9 @@ func orZero(t *time.Time) time.Time {
 	return *t
 }
 
-// Without a conflict target this also passes over a period that overlaps one on
-// record. What was passed over is not in RETURNING, and its subscription is
-// parked: a period must not be lost in silence.
+// A period that is on record is passed over. What was passed over is not in
+// RETURNING, and its subscription is parked: a period must not be lost in silence.
+// One that overlaps its neighbours fails the batch, which then goes one by one.
 const sqlOpenInvoices = `
 WITH opened AS (
   INSERT INTO singil.invoices (id, subscription_id, customer_id, period_no, period, amount_minor, currency, livemode,
