@@ -31,8 +31,8 @@ const (
 	RescueAfter = 5 * time.Minute
 )
 
-// A batch has at most as many invoices as a daemon takes from the queue in one
-// look anyhow.
+// With so many invoices in a job the queue's share of a charge is small; with more
+// it is hardly smaller, and a job that is lost costs more of them a lease.
 const mostInBatch = 20
 
 // ChargeJobs is how many jobs a daemon works on at a time that has inFlight
