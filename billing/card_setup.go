@@ -258,7 +258,8 @@ SELECT pm.provider_payment_method_id, pm.id, pm.status, pm.customer_id,
        EXISTS (SELECT FROM singil.card_setups cs WHERE cs.payment_method_id = pm.id AND cs.id <> $3)
 FROM singil.payment_methods pm
 WHERE pm.provider_payment_method_id = ANY ($1) OR pm.customer_id = $2
-FOR UPDATE OF pm`
+ORDER BY pm.id
+FOR NO KEY UPDATE OF pm`
 
 // FinishCardSetup stores what the provider shows of a setup: the money, and the
 // card among saved, which are all the cards that the provider has of the

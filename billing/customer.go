@@ -138,7 +138,9 @@ UPDATE singil.customers SET deleted_at = $2, updated_at = clock_timestamp() WHER
 
 // A card that was declined for good stays so.
 const sqlDeleteCustomerCards = `
-UPDATE singil.payment_methods SET status = 'removed', updated_at = clock_timestamp() WHERE customer_id = $1 AND status = 'active'`
+UPDATE singil.payment_methods pm SET status = 'removed', updated_at = clock_timestamp()
+FROM (SELECT c.id FROM singil.payment_methods c WHERE c.customer_id = $1 AND c.status = 'active' ORDER BY c.id FOR NO KEY UPDATE) locked
+WHERE pm.id = locked.id`
 
 // DeleteCustomer ends a customer, by any of their names: nothing is charged to
 // them any more, and no subscription is made for them. It returns the provider's
@@ -233,12 +235,6 @@ func ownerOf(ctx context.Context, tx pgx.Tx, method string) (uuid.UUID, error) {
 	return customer, nil
 }
 
-const sqlMethodOrder = `
-SELECT pm.provider_payment_method_id, pm.status FROM singil.payment_methods pm
-WHERE pm.customer_id = $1
-ORDER BY pm.position, pm.id
-FOR UPDATE`
-
 const sqlMethodPlaces = `
 UPDATE singil.payment_methods pm
 SET position = r.place - 1, updated_at = clock_timestamp()
@@ -256,7 +252,7 @@ func PreferMethod(ctx context.Context, tx pgx.Tx, method string, act Act) (custo
 	if err := tx.QueryRow(ctx, sqlMethodsLock, customer).Scan(&name, &provider); err != nil {
 		return customer, fmt.Errorf("lock customer %s: %w", customer, err)
 	}
-	rows, err := tx.Query(ctx, sqlMethodOrder, customer)
+	rows, err := tx.Query(ctx, sqlMethodsKnown, customer)
 	if err != nil {
 		return customer, fmt.Errorf("read the cards of %s: %w", name, err)
 	}

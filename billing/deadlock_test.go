@@ -1,10 +1,12 @@
 package billing_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -140,7 +142,7 @@ func (m *member) act() {
 	}{
 		{"sweep", 4, m.sweep}, {"arm", 8, m.arm}, {"settle", 10, m.settle}, {"webhook", 5, m.webhook}, {"retry", 4, m.retry},
 		{"cancel", 1, m.cancel}, {"pause", 1, m.pause}, {"resume", 2, m.resume}, {"freeze", 1, m.freeze}, {"unfreeze", 3, m.unfreeze},
-		{"mend", 2, m.mend}, {"notify", 1, m.notify}, {"deliver", 4, m.deliver},
+		{"mend", 3, m.mend}, {"prefer", 3, m.prefer}, {"notify", 1, m.notify}, {"deliver", 4, m.deliver},
 	}
 	total := 0
 	for _, a := range acts {
@@ -354,13 +356,19 @@ func (m *member) unfreeze(ctx context.Context, tx pgx.Tx) error {
 // mend takes back what hard declines have done to the cards, so that they can be
 // blocked once more, and what they have told.
 func (m *member) mend(ctx context.Context, tx pgx.Tx) error {
-	for _, card := range m.cards {
+	for _, card := range slices.SortedFunc(slices.Values(m.cards), func(a, b uuid.UUID) int { return bytes.Compare(a[:], b[:]) }) {
 		_, err := tx.Exec(ctx, `UPDATE singil.payment_methods SET status = 'active', blocked_code = NULL, expiry_notified_at = NULL WHERE id = $1`, card)
 		if err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// prefer makes another card the first.
+func (m *member) prefer(ctx context.Context, tx pgx.Tx) error {
+	_, err := billing.PreferMethod(ctx, tx, fmt.Sprintf("pm_%d", 1+m.IntN(len(m.cards))), m.by())
+	return err
 }
 
 func (m *member) notify(ctx context.Context, tx pgx.Tx) error {

@@ -23,7 +23,7 @@ WITH expiring AS (
     AND (pm.exp_year, pm.exp_month) < (date_part('year', $1::timestamptz AT TIME ZONE 'Asia/Manila')::int,
                                        date_part('month', $1::timestamptz AT TIME ZONE 'Asia/Manila')::int)
   LIMIT $2
-  FOR UPDATE SKIP LOCKED
+  FOR NO KEY UPDATE SKIP LOCKED
 ), noted AS (
   UPDATE singil.payment_methods pm SET expiry_notified_at = $3 FROM expiring e WHERE pm.id = e.id
 )

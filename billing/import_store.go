@@ -529,9 +529,15 @@ SET brand = COALESCE(r.brand, pm.brand), last4 = COALESCE(r.last4, pm.last4),
     exp_month = COALESCE(r.month, pm.exp_month), exp_year = COALESCE(r.year, pm.exp_year),
     expiry_notified_at = CASE WHEN r.month IS NULL OR (r.month, r.year) IS NOT DISTINCT FROM (pm.exp_month, pm.exp_year) THEN pm.expiry_notified_at END,
     updated_at = clock_timestamp()
-FROM unnest($1::text[], $2::text[], $3::text[], $4::smallint[], $5::smallint[])
-  AS r (provider, brand, last4, month, year)
-WHERE pm.provider_payment_method_id = r.provider
+FROM (
+  SELECT c.id, n.brand, n.last4, n.month, n.year
+  FROM singil.payment_methods c
+  JOIN unnest($1::text[], $2::text[], $3::text[], $4::smallint[], $5::smallint[])
+    AS n (provider, brand, last4, month, year) ON c.provider_payment_method_id = n.provider
+  ORDER BY c.id
+  FOR NO KEY UPDATE OF c
+) r
+WHERE pm.id = r.id
   AND (pm.brand, pm.last4, pm.exp_month, pm.exp_year)
       IS DISTINCT FROM (COALESCE(r.brand, pm.brand), COALESCE(r.last4, pm.last4), COALESCE(r.month, pm.exp_month), COALESCE(r.year, pm.exp_year))`
 

@@ -37,12 +37,17 @@ FROM singil.customers c
 WHERE c.id = $1
 FOR NO KEY UPDATE`
 
+// Locked by their ids, as settlements that block several of them do, and not
+// against the attempts that name them.
 const sqlMethodsKnown = `
-SELECT pm.provider_payment_method_id, pm.status
-FROM singil.payment_methods pm
-WHERE pm.customer_id = $1
-ORDER BY pm.position, pm.id
-FOR UPDATE`
+WITH locked AS (
+  SELECT pm.id, pm.position, pm.provider_payment_method_id, pm.status
+  FROM singil.payment_methods pm
+  WHERE pm.customer_id = $1
+  ORDER BY pm.id
+  FOR NO KEY UPDATE
+)
+SELECT l.provider_payment_method_id, l.status FROM locked l ORDER BY l.position, l.id`
 
 const sqlMethodAdd = `
 INSERT INTO singil.payment_methods (id, customer_id, provider_payment_method_id, brand, last4, exp_month, exp_year, session_type, position)
@@ -157,7 +162,7 @@ SELECT c.external_id, COALESCE(c.provider_customer_id, ''), pm.status
 FROM singil.payment_methods pm
 JOIN singil.customers c ON c.id = pm.customer_id
 WHERE pm.provider_payment_method_id = $1
-FOR UPDATE OF pm`
+FOR NO KEY UPDATE OF pm`
 
 // RemoveMethod takes a card out of use, by the provider's id of it. It is charged
 // no more when tx commits; what is being charged at this moment has its outcome
