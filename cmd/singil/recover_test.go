@@ -15,6 +15,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -307,7 +308,9 @@ func filesPutBack(t *testing.T, binary string) {
 	p = d.launch() // without a file: its memory is enough as long as it lives
 	d.set(february)
 	d.await("February is paid", d.paid(2*n))
-	d.tick(q) // whoever has charged, both have seen it
+	for _, daemon := range []*process{p, q} { // whoever has charged, both are to have seen it
+		d.looks(daemon)
+	}
 	q.kill()
 	before := d.box.Summary("invoice").Attaches
 
@@ -604,6 +607,36 @@ func (d *recoveryDay) restore(b *devpg.Backup) {
 	}
 	d.startServer()
 }
+
+// looks waits until a daemon has compared its database from now on, as it does
+// before a sweep when the clock was moved. The first sweep that it counts may have
+// begun before.
+func (d *recoveryDay) looks(p *process) {
+	d.t.Helper()
+	sweeps := func() float64 {
+		resp, err := metricsClient.Get(p.url + "/metrics")
+		if err != nil {
+			d.t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		text, err := io.ReadAll(resp.Body)
+		if err != nil {
+			d.t.Fatal(err)
+		}
+		n, err := gaugeIn(text, sweepsDone)
+		if err != nil {
+			d.t.Fatal(err)
+		}
+		return n
+	}
+	for range 2 {
+		before := sweeps()
+		d.set(d.now.Add(time.Second))
+		d.await("a sweep", func() bool { return sweeps() > before })
+	}
+}
+
+var sweepsDone = regexp.MustCompile(`(?m)^singil_scheduler_runs_total{result="ok"} (\S+)$`)
 
 func (d *recoveryDay) frozen() bool {
 	return d.number(`SELECT count(*) FROM singil.instance WHERE frozen`) == 1
