@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/google/uuid"
@@ -38,6 +39,7 @@ type collection struct {
 	lookOnly bool
 	may      error  // why nothing may be charged, as of the load
 	source   string // what made us look: poll or webhook
+	leave    func() // gives this run's place among those under way to another
 }
 
 // Charge collects one invoice as far as it goes now: it creates the intent,
@@ -45,22 +47,28 @@ type collection struct {
 // returns an error only for trouble of our own; the invoice's next wake-up is
 // stored in every case, by this run or by the sweep that claimed it.
 func (w *Collector) Charge(ctx context.Context, invoice uuid.UUID) error {
-	return w.collect(ctx, invoice, true, lookPoll)
+	return w.collect(ctx, invoice, true, lookPoll, func() {})
 }
 
-// chargeInTurn is Charge when fewer charges are under way than may be.
+// chargeInTurn is Charge when fewer charges are under way than may be. One is
+// under way until the attach is answered: storing the outcome takes no place, so
+// that as many are with the provider as may be.
 func (w *Collector) chargeInTurn(ctx context.Context, invoice uuid.UUID) error {
 	select {
 	case w.inFlight <- struct{}{}:
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
-	defer func() { <-w.inFlight }()
-	defer w.metrics.jobs.work(QueueCharge)()
-	return w.Charge(ctx, invoice)
+	done := w.metrics.jobs.work(QueueCharge)
+	leave := sync.OnceFunc(func() {
+		done()
+		<-w.inFlight
+	})
+	defer leave()
+	return w.collect(ctx, invoice, true, lookPoll, leave)
 }
 
-func (w *Collector) collect(ctx context.Context, invoice uuid.UUID, mayCharge bool, source string) error {
+func (w *Collector) collect(ctx context.Context, invoice uuid.UUID, mayCharge bool, source string, leave func()) error {
 	loaded, err := w.load.Do(ctx, invoice)
 	if err != nil {
 		return err
@@ -69,7 +77,7 @@ func (w *Collector) collect(ctx context.Context, invoice uuid.UUID, mayCharge bo
 		return fmt.Errorf("invoice %s does not exist", invoice)
 	}
 	c := &collection{
-		Collector: w, Collection: loaded.Collection, now: loaded.now, may: loaded.may, source: source, lookOnly: !mayCharge,
+		Collector: w, Collection: loaded.Collection, now: loaded.now, may: loaded.may, source: source, lookOnly: !mayCharge, leave: leave,
 	}
 	for {
 		step := c.Next(c.looked)
@@ -213,6 +221,7 @@ func (c *collection) charge(ctx context.Context) error {
 	begun := c.realNow()
 	failpoint.Hit("cp14")
 	answer := c.gateway.Attach(context.WithoutCancel(ctx), result.Armed, sendBefore)
+	c.leave()
 	failpoint.Hit("cp18")
 	judgement := c.Settle(answer, c.now)
 	s := billing.Settlement{Judgement: judgement, Attempt: result.Armed.AttemptID, Fence: result.Armed.Fence, Source: "attach"}

@@ -15,5 +15,5 @@ func (w *Collector) Reconcile(ctx context.Context, invoice uuid.UUID) error {
 
 // reconcile is Reconcile with what made us look.
 func (w *Collector) reconcile(ctx context.Context, invoice uuid.UUID, source string) error {
-	return w.collect(ctx, invoice, false, source)
+	return w.collect(ctx, invoice, false, source, func() {})
 }
