@@ -185,9 +185,12 @@ func DeleteCustomer(ctx context.Context, tx pgx.Tx, name string, act Act) (provi
 const sqlMethodOwner = `
 SELECT pm.customer_id FROM singil.payment_methods pm WHERE pm.provider_payment_method_id = $1`
 
+// One that is not charged any more is nobody's last.
 const sqlMethodUses = `
-SELECT EXISTS (SELECT FROM singil.payment_methods o
-               WHERE o.customer_id = $1 AND o.status = 'active' AND o.provider_payment_method_id <> $2),
+SELECT NOT EXISTS (SELECT FROM singil.payment_methods o
+                   WHERE o.customer_id = $1 AND o.status = 'active' AND o.provider_payment_method_id = $2)
+         OR EXISTS (SELECT FROM singil.payment_methods o
+                    WHERE o.customer_id = $1 AND o.status = 'active' AND o.provider_payment_method_id <> $2),
        (SELECT string_agg(s.external_id, ', ' ORDER BY s.id) FROM (
           SELECT s.id, s.external_id FROM singil.subscriptions s WHERE s.customer_id = $1 AND s.status <> 'cancelled' ORDER BY s.id LIMIT 5) s),
        (SELECT i.id FROM singil.invoices i WHERE i.customer_id = $1 AND i.status = 'open' ORDER BY i.id LIMIT 1)`
@@ -203,18 +206,18 @@ func RemoveUnusedMethod(ctx context.Context, tx pgx.Tx, method string, act Act) 
 	if err := tx.QueryRow(ctx, sqlMethodsLock, customer).Scan(&name, &provider); err != nil {
 		return customer, "", fmt.Errorf("lock customer %s: %w", customer, err)
 	}
-	var another bool
+	var spared bool
 	var subscriptions *string
 	var invoice *uuid.UUID
-	if err := tx.QueryRow(ctx, sqlMethodUses, customer, method).Scan(&another, &subscriptions, &invoice); err != nil {
+	if err := tx.QueryRow(ctx, sqlMethodUses, customer, method).Scan(&spared, &subscriptions, &invoice); err != nil {
 		return customer, "", fmt.Errorf("look what card %s is for: %w", method, err)
 	}
 	switch {
-	case another:
+	case spared:
 	case subscriptions != nil:
-		return customer, "", refused("card %s is the last one that %s can be charged with (%s): save another card first, or cancel what it pays for", method, name, *subscriptions)
+		return customer, "", refusedAs(RefusalLastMethod, "card %s is the last one that %s can be charged with (%s): save another card first, or cancel what it pays for", method, name, *subscriptions)
 	case invoice != nil:
-		return customer, "", refused("card %s is the last one that %s can be charged with, and invoice %s is open: save another card first, or void the invoice", method, name, *invoice)
+		return customer, "", refusedAs(RefusalLastMethod, "card %s is the last one that %s can be charged with, and invoice %s is open: save another card first, or void the invoice", method, name, *invoice)
 	}
 	providerCustomer, err = RemoveMethod(ctx, tx, method, act)
 	return customer, providerCustomer, err

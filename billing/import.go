@@ -44,6 +44,7 @@ type ImportOptions struct {
 	Now    time.Time // business time
 	Actor  string
 	Source string // the file's name, for the audit log
+	Reason string // for the audit log, in front of the lines' numbers; may be empty
 	// Partial imports the good lines and tells of the others.
 	Partial bool
 	// DryRun checks everything and writes nothing.

@@ -419,10 +419,11 @@ func (im *importer) write(ctx context.Context, tx pgx.Tx, good []*importRecord) 
 	if len(changed) == 0 {
 		return nil
 	}
-	return Audit(ctx, tx, AuditEntry{
-		Actor: im.options.Actor, Action: "import", Subject: im.options.Source,
-		Reason: fmt.Sprintf("lines %d to %d", good[0].line, good[len(good)-1].line), After: changed,
-	})
+	reason := fmt.Sprintf("lines %d to %d", good[0].line, good[len(good)-1].line)
+	if im.options.Reason != "" {
+		reason = im.options.Reason + ": " + reason
+	}
+	return Audit(ctx, tx, AuditEntry{Actor: im.options.Actor, Action: "import", Subject: im.options.Source, Reason: reason, After: changed})
 }
 
 const sqlImportNewPlans = `

@@ -19,7 +19,7 @@ var ErrNotFound = errors.New("not found")
 // to do.
 type RefusedError struct {
 	Reason string
-	Kind   RefusalKind // of a retry; else empty
+	Kind   RefusalKind // of a retry, or of the last card; else empty
 }
 
 func (e *RefusedError) Error() string { return e.Reason }

@@ -19,7 +19,8 @@ type RetryRequest struct {
 	Act           // Now is business time
 }
 
-// RefusalKind is why a retry is refused, in one word: to count by.
+// RefusalKind is why a retry is refused, or the removal of a card, in one word: to
+// count by.
 type RefusalKind string
 
 // The kinds. The first two are about everything, the others about one invoice.
@@ -35,8 +36,9 @@ const (
 	RefusalHardDecline  RefusalKind = "hard_decline"
 	RefusalNoCard       RefusalKind = "no_card"
 	RefusalNetworkLimit RefusalKind = "network_limit"
-	RefusalBudget       RefusalKind = "budget"             // not of RetryPlan, which has OverBudget
-	RefusalRecent       RefusalKind = "attempted_recently" // of RetryPlan alone
+	RefusalBudget       RefusalKind = "budget"              // not of RetryPlan, which has OverBudget
+	RefusalRecent       RefusalKind = "attempted_recently"  // of RetryPlan alone
+	RefusalLastMethod   RefusalKind = "last_payment_method" // of RemoveUnusedMethod alone
 )
 
 func refusedAs(kind RefusalKind, format string, args ...any) error {
@@ -261,8 +263,9 @@ func (c *Collection) noCard(now time.Time) RefusalKind {
 const sqlLatestAttempt = `SELECT max(armed_at) FROM singil.attempts`
 
 // MoveClock sets the virtual clock. Business time does not go back: a dunning
-// day that was counted would be counted again, and a period reopened.
-func MoveClock(ctx context.Context, tx pgx.Tx, to time.Time, actor string) error {
+// day that was counted would be counted again, and a period reopened. Of act the
+// actor and the reason count, which may be empty.
+func MoveClock(ctx context.Context, tx pgx.Tx, to time.Time, act Act) error {
 	instance, err := LoadInstance(ctx, tx)
 	switch {
 	case errors.Is(err, pgx.ErrNoRows):
@@ -288,5 +291,5 @@ func MoveClock(ctx context.Context, tx pgx.Tx, to time.Time, actor string) error
 	if !instance.VirtualNow.IsZero() {
 		before["now"] = instance.VirtualNow.UTC()
 	}
-	return Audit(ctx, tx, AuditEntry{Actor: actor, Action: "set_clock", Subject: "instance", Reason: "virtual clock", Before: before, After: fields{"now": to.UTC()}})
+	return Audit(ctx, tx, AuditEntry{Actor: act.Actor, Action: "set_clock", Subject: "instance", Reason: act.Reason, Before: before, After: fields{"now": to.UTC()}})
 }

@@ -133,7 +133,9 @@ func TestClockDoesNotGoBack(t *testing.T) {
 	t.Parallel()
 	l := setup(t)
 	move := func(to time.Time) func(pgx.Tx) error {
-		return func(tx pgx.Tx) error { return billing.MoveClock(t.Context(), tx, to, "ana") }
+		return func(tx pgx.Tx) error {
+			return billing.MoveClock(t.Context(), tx, to, billing.Act{Actor: "ana", Reason: "test"})
+		}
 	}
 	l.declined()
 	l.refused(move(noon.Add(-time.Second))) // behind an attempt

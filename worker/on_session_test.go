@@ -449,6 +449,14 @@ func TestCardsOfACustomer(t *testing.T) {
 	}
 	p.wantRefused(prefer(cards[1]), "removed")
 	p.wantRefused(remove(cards[0]), "save another card first")
+	if err := remove(cards[1]); err != nil { // once more: PayMongo may still have it
+		t.Error(err)
+	}
+	p.exec(`UPDATE singil.payment_methods SET status = 'removed' WHERE provider_payment_method_id = $1`, cards[0])
+	if err := remove(cards[1]); err != nil { // nobody's last
+		t.Error(err)
+	}
+	p.exec(`UPDATE singil.payment_methods SET status = 'active' WHERE provider_payment_method_id = $1`, cards[0])
 	saved, err := p.flows.Gateway.SavedCards(t.Context(), p.text(`SELECT provider_customer_id FROM singil.customers`))
 	if err != nil || len(saved) != 1 || saved[0].ProviderID != cards[0] {
 		t.Errorf("PayMongo has %v: %v", saved, err)

@@ -26,6 +26,12 @@ func (a *acting) addTo(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&a.reason, "reason", "", "why, for the audit log (needed)")
 }
 
+// addOptional is addTo for what tells by itself why it is done, more often than not.
+func (a *acting) addOptional(cmd *cobra.Command, otherwise string) {
+	addActor(cmd, &a.actor)
+	cmd.Flags().StringVar(&a.reason, "reason", "", "why, for the audit log (default: "+otherwise+")")
+}
+
 // addDryRun gives a command --dry-run: everything is checked and taken back.
 func (a *acting) addDryRun(cmd *cobra.Command) {
 	cmd.Flags().BoolVar(&a.dryRun, "dry-run", false, "check and show what would be, and change nothing")

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -36,10 +37,10 @@ within a second. There is none with live money, and it does not go back.`,
 	show := &cobra.Command{
 		Use: "show", Short: "Show the business time", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return o.clock(cmd, func(context.Context, pgx.Tx, string) error { return nil })
+			return o.clock(cmd, acting{}, func(context.Context, pgx.Tx, billing.Act) error { return nil })
 		},
 	}
-	var actor string
+	var a acting
 	set := &cobra.Command{
 		Use: "set T", Short: "Set the clock to an instant", Example: "  singil clock set 2026-02-28T09:00:00+08:00", Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -47,7 +48,9 @@ within a second. There is none with live money, and it does not go back.`,
 			if err != nil {
 				return usageError{cmd, err}
 			}
-			return o.clock(cmd, func(ctx context.Context, tx pgx.Tx, actor string) error { return billing.MoveClock(ctx, tx, to, actor) })
+			return o.clock(cmd, a, func(ctx context.Context, tx pgx.Tx, act billing.Act) error {
+				return billing.MoveClock(ctx, tx, to, act)
+			})
 		},
 	}
 	advance := &cobra.Command{
@@ -57,26 +60,28 @@ within a second. There is none with live money, and it does not go back.`,
 			if err != nil {
 				return usageError{cmd, err}
 			}
-			return o.clock(cmd, func(ctx context.Context, tx pgx.Tx, actor string) error {
-				return advanceClock(ctx, tx, by, actor, time.Now())
+			return o.clock(cmd, a, func(ctx context.Context, tx pgx.Tx, act billing.Act) error {
+				return advanceClock(ctx, tx, by, act, time.Now())
 			})
 		},
 	}
-	addActor(set, &actor)
-	addActor(advance, &actor)
+	a.addOptional(set, clockReason)
+	a.addOptional(advance, clockReason)
 	cmd.AddCommand(show, set, advance)
 	return cmd
 }
 
-func (o output) clock(cmd *cobra.Command, move func(ctx context.Context, tx pgx.Tx, actor string) error) error {
+// clockReason is why a clock is moved that nobody's money hangs on.
+const clockReason = "virtual clock"
+
+func (o output) clock(cmd *cobra.Command, a acting, move func(ctx context.Context, tx pgx.Tx, act billing.Act) error) error {
 	if err := o.check(cmd); err != nil {
 		return err
 	}
-	actor, _ := cmd.Flags().GetString("actor") // show has none
 	return withDatabase(cmd, func(ctx context.Context, c config, pool *pgxpool.Pool) error {
 		var now shownClock
 		err := pgx.BeginFunc(ctx, pool, func(tx pgx.Tx) error {
-			if err := move(ctx, tx, actor); err != nil {
+			if err := move(ctx, tx, billing.Act{Actor: a.actor, Reason: cmp.Or(a.reason, clockReason)}); err != nil {
 				return err
 			}
 			instance, err := billing.LoadInstance(ctx, tx)
@@ -109,7 +114,7 @@ const sqlLockClock = `LOCK TABLE singil.instance IN EXCLUSIVE MODE`
 
 // advanceClock moves the clock on from where it stands; one that is not virtual
 // yet begins at the real time.
-func advanceClock(ctx context.Context, tx pgx.Tx, by time.Duration, actor string, realNow time.Time) error {
+func advanceClock(ctx context.Context, tx pgx.Tx, by time.Duration, act billing.Act, realNow time.Time) error {
 	if _, err := tx.Exec(ctx, sqlLockClock); err != nil {
 		return fmt.Errorf("lock the clock: %w", err)
 	}
@@ -117,7 +122,7 @@ func advanceClock(ctx context.Context, tx pgx.Tx, by time.Duration, actor string
 	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
 		return err
 	}
-	return billing.MoveClock(ctx, tx, instance.Now(realNow).Add(by).UTC().Truncate(time.Microsecond), actor)
+	return billing.MoveClock(ctx, tx, instance.Now(realNow).Add(by).UTC().Truncate(time.Microsecond), act)
 }
 
 // parseSpan reads a duration as Go writes it, with days of 24 hours in front: 31d, 1d12h, 90m.

@@ -147,7 +147,9 @@ func TestOperator(t *testing.T) {
 	tx(func(tx pgx.Tx) error { return billing.Bind(t.Context(), tx, billing.EnvironmentDev, false) })
 
 	step(0, `"virtual": true`, "clock", "set", "2026-02-28T09:00:00+08:00", "-o", "json")
-	step(0, "2026-03-01T13:00:00Z", "clock", "advance", "1d12h")
+	step(0, "2026-03-01T13:00:00Z", "clock", "advance", "1d12h", "--reason", "to see March")
+	step(0, "virtual clock", "audit", "list", "--action", "set_clock")
+	step(0, "to see March", "audit", "list", "--action", "set_clock")
 	step(4, "does not go back", "clock", "set", "2026-02-28T09:00:00+08:00")
 	step(2, "duration", "clock", "advance", "soon")
 	step(0, "(virtual)", "clock", "show")
@@ -155,6 +157,9 @@ func TestOperator(t *testing.T) {
 	step(3, "no such file", "import", file+".gone")
 	step(0, "1 periods due at once", "import", file, "--actor", "ana")
 	step(0, `"unchanged": 1`, "import", file, "-o", "json")
+	write(strings.Replace(importedLines, "ana@", "ana.cruz@", 1))
+	step(0, `"updated": 1`, "import", file, "-o", "json", "--reason", "she moved")
+	step(0, "she moved: lines 1 to 4", "audit", "list", "--action", "import")
 	write(importedLines + "{}\n")
 	step(1, "line 5: type: is missing", "import", file)
 	step(5, "1 of 5 lines", "import", file, "--partial")
@@ -202,7 +207,7 @@ func TestImportFromStandardInput(t *testing.T) {
 	}
 	defer done()
 	var stdout, stderr bytes.Buffer
-	if err := (importFlags{actor: "ana"}).run(t.Context(), pgtest.DB(t), source, "-", "json", &stdout, &stderr); err != nil || !strings.Contains(stdout.String(), `"lines": 4`) {
+	if err := (importFlags{acting: acting{actor: "ana"}}).run(t.Context(), pgtest.DB(t), source, "-", "json", &stdout, &stderr); err != nil || !strings.Contains(stdout.String(), `"lines": 4`) {
 		t.Errorf("%v %s %s", err, stdout.String(), stderr.String())
 	}
 }

@@ -170,19 +170,25 @@ func endpointsCommand() *cobra.Command {
 	}
 	out.addTo(cmd)
 
-	var actor string
+	var a acting
 	add := &cobra.Command{
-		Use:   "add URL",
-		Short: "Deliver events to a URL, from now on; prints the secret that signs them, once",
-		Args:  cobra.ExactArgs(1),
+		Use:     "add URL --reason WHY",
+		Short:   "Deliver events to a URL, from now on; prints the secret that signs them, once",
+		Example: `  singil events endpoints add https://you.example/singil --reason "the shop wants to know"`,
+		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := a.check(cmd); err != nil {
+				return err
+			}
 			return withDatabase(cmd, func(ctx context.Context, _ config, pool *pgxpool.Pool) error {
 				var added billing.Endpoint
 				err := pgx.BeginFunc(ctx, pool, func(tx pgx.Tx) (err error) {
 					if added, err = billing.AddEndpoint(ctx, tx, args[0], ""); err != nil {
 						return err
 					}
-					return billing.Audit(ctx, tx, billing.AuditEntry{Actor: actor, Action: "add_endpoint", Subject: added.ID.String(), After: added})
+					return billing.Audit(ctx, tx, billing.AuditEntry{
+						Actor: a.actor, Action: "add_endpoint", Subject: added.ID.String(), Reason: a.reason, After: added,
+					})
 				})
 				if err != nil {
 					return exitCode{4, err}
@@ -193,7 +199,7 @@ func endpointsCommand() *cobra.Command {
 			})
 		},
 	}
-	addActor(add, &actor)
+	a.addTo(add)
 	cmd.AddCommand(add, enableEndpointCommand(&out), disableEndpointCommand(&out))
 	return cmd
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -39,7 +40,7 @@ func TestEndpointsByHand(t *testing.T) {
 	add := func(url string) uuid.UUID {
 		t.Helper()
 		var added struct{ ID uuid.UUID }
-		if err := json.Unmarshal([]byte(d.step(0, "", "events", "endpoints", "add", url, "-o", "json")), &added); err != nil {
+		if err := json.Unmarshal([]byte(d.step(0, "", "events", "endpoints", "add", url, "--reason", "test", "-o", "json")), &added); err != nil {
 			t.Fatal(err)
 		}
 		return added.ID
@@ -61,6 +62,10 @@ func TestEndpointsByHand(t *testing.T) {
 		return d.text(`SELECT COALESCE(string_agg(concat_ws(' ', actor, reason, subject, before, after), ', ' ORDER BY id), '') FROM singil.audit_log WHERE action = $1`, action)
 	}
 	one, two := add("http://127.0.0.1:1/one"), add("http://127.0.0.1:1/two")
+	d.step(2, "--reason", "events", "endpoints", "add", "http://127.0.0.1:1/three")
+	if got := audited("add_endpoint"); strings.Count(got, " test ") != 2 {
+		t.Error(got)
+	}
 	d.step(2, "--reason", "events", "endpoints", "disable", one.String())
 	d.step(3, "not found", with("events", "endpoints", "disable", uuid.NewString())...)
 	d.step(3, "not found", with("events", "endpoints", "enable", "http://127.0.0.1:1/one")...)
@@ -120,7 +125,7 @@ func TestEndpointsByHand(t *testing.T) {
 // TestViewerSeesEndpoints: who may only read sees endpoints and no secret.
 func TestViewerSeesEndpoints(t *testing.T) {
 	d := newDesk(t, 0)
-	d.step(0, "whsec_", "events", "endpoints", "add", "http://127.0.0.1:1/")
+	d.step(0, "whsec_", "events", "endpoints", "add", "http://127.0.0.1:1/", "--reason", "test")
 	giveRoles(t, d.pool, d.dsn)
 	d.dsn = login(t, d.pool, d.dsn, "singil_readonly")
 	d.step(0, "http://127.0.0.1:1/", "events", "endpoints")

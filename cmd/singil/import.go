@@ -19,8 +19,8 @@ import (
 const spoolLimit = 4 << 30
 
 type importFlags struct {
-	partial, dryRun bool
-	actor           string
+	acting
+	partial bool
 }
 
 func importCommand() *cobra.Command {
@@ -55,7 +55,7 @@ What a line refers to stands on an earlier line or in the database.`,
 	}
 	cmd.Flags().BoolVar(&f.partial, "partial", false, "import the good lines; the exit code is 5 if some were refused")
 	cmd.Flags().BoolVar(&f.dryRun, "dry-run", false, "check everything and write nothing")
-	addActor(cmd, &f.actor)
+	f.addOptional(cmd, "the lines that were imported, which are told in any case")
 	o.addTo(cmd)
 	return cmd
 }
@@ -100,7 +100,7 @@ func (f importFlags) run(ctx context.Context, pool *pgxpool.Pool, source io.Read
 	if err != nil {
 		return err
 	}
-	options := billing.ImportOptions{Now: now, Actor: f.actor, Source: filepath.Base(name), Partial: f.partial, DryRun: f.dryRun}
+	options := billing.ImportOptions{Now: now, Actor: f.actor, Source: filepath.Base(name), Reason: f.reason, Partial: f.partial, DryRun: f.dryRun}
 	if terminal(stderr) {
 		options.Progress = func(phase string, lines int) { fmt.Fprintf(stderr, "\r%d lines %s", lines, phase) }
 	}

@@ -379,10 +379,14 @@ func refreshMethodsCommand(o *output) *cobra.Command {
 
 func removeMethodCommand(o *output) *cobra.Command {
 	var a acting
+	var last bool
 	cmd := &cobra.Command{
 		Use: "remove PAYMENT_METHOD --reason WHY", Short: "Take a card out of use, here and at PayMongo",
 		Long: `Take a card out of use, here and then at PayMongo. From the first on it is not
-charged any more; if the second fails, the same command again does it.`,
+charged any more; if the second fails, the same command again does it.
+
+The last card that a subscription, or an open invoice, could be charged with is
+refused, unless --last says that it is meant: invoices then wait for the customer.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := a.check(cmd); err != nil {
@@ -391,10 +395,18 @@ charged any more; if the second fails, the same command again does it.`,
 			return withProvider(cmd, *o, func(ctx context.Context, p provider) error {
 				var customer string
 				err := a.change(ctx, p.pool, func(tx pgx.Tx, act billing.Act) (err error) {
-					customer, err = billing.RemoveMethod(ctx, tx, args[0], act)
+					if last {
+						customer, err = billing.RemoveMethod(ctx, tx, args[0], act)
+						return err
+					}
+					_, customer, err = billing.RemoveUnusedMethod(ctx, tx, args[0], act)
 					return err
 				})
-				if err != nil || a.dryRun {
+				var refused *billing.RefusedError
+				switch {
+				case errors.As(err, &refused) && refused.Kind == billing.RefusalLastMethod:
+					return fmt.Errorf("%w; or --last, to go on without a card", err)
+				case err != nil || a.dryRun:
 					return err
 				}
 				if customer != "" {
@@ -408,6 +420,7 @@ charged any more; if the second fails, the same command again does it.`,
 			})
 		},
 	}
+	cmd.Flags().BoolVar(&last, "last", false, "even if nothing else is left to charge what the customer owes and will owe")
 	a.addTo(cmd)
 	a.addDryRun(cmd)
 	return cmd

@@ -233,7 +233,12 @@ func TestPaymentMethodsByHand(t *testing.T) {
 		t.Errorf("%s %v", stdout, err)
 	}
 
-	c.step(0, "removed", append([]string{"payment-methods", "remove", method.ID}, why...)...)
+	c.step(4, "or --last", append([]string{"payment-methods", "remove", method.ID}, why...)...)
+	c.step(4, "save another card first", append([]string{"payment-methods", "remove", method.ID, "--dry-run"}, why...)...)
+	if left, err := c.client.Customers.ListPaymentMethods(t.Context(), customer.ID, nil); err != nil || len(left.Data) != 1 {
+		t.Errorf("%d cards are left at PayMongo: %v", len(left.Data), err)
+	}
+	c.step(0, "removed", append([]string{"payment-methods", "remove", method.ID, "--last"}, why...)...)
 	left, err := c.client.Customers.ListPaymentMethods(t.Context(), customer.ID, nil)
 	if err != nil || len(left.Data) != 0 {
 		t.Errorf("%d cards are left at PayMongo: %v", len(left.Data), err)

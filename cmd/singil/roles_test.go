@@ -114,7 +114,7 @@ func TestRoles(t *testing.T) {
 		tt.fault(sandbox.Fault{Kind: kind, Probability: 0.05, Endpoint: "payment_intents.*"})
 	}
 	// Everything that the daemon does with an event: store, deliver, give up.
-	if code, out, errs := program(t, binary, operator, []string{"events", "endpoints", "add", "http://127.0.0.1:1/"}); code != 0 {
+	if code, out, errs := program(t, binary, operator, []string{"events", "endpoints", "add", "http://127.0.0.1:1/", "--reason", "drill"}); code != 0 {
 		t.Fatalf("add an endpoint: %d %s %s", code, out, errs)
 	}
 
@@ -158,7 +158,7 @@ func TestRoles(t *testing.T) {
 	}
 	writes := [][]string{
 		{"freeze", "--reason", "drill"}, {"unfreeze", "--reason", "drill"}, {"clock", "set", "2200-01-01T00:00:00Z"}, {"import", line},
-		{"events", "endpoints", "add", "http://127.0.0.1:2/"},
+		{"events", "endpoints", "add", "http://127.0.0.1:2/", "--reason", "drill"},
 	}
 	for _, args := range reads {
 		for _, dsn := range []string{readonly, operator} {
