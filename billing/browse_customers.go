@@ -10,16 +10,17 @@ import (
 
 // ListedCustomer is a payer.
 type ListedCustomer struct {
-	ExternalID         string  `json:"external_id"`
-	ProviderCustomerID *string `json:"paymongo_customer_id"`
-	Name               string  `json:"name"`
-	Email              string  `json:"email"`
-	Subscriptions      int     `json:"subscriptions"` // that are not cancelled
-	PaymentMethods     int     `json:"payment_methods"`
-	OpenInvoices       int     `json:"open_invoices"` // in review too
-	OpenMinor          int64   `json:"open_minor"`
-	CreatedAt          Stamp   `json:"created_at"`
-	DeletedAt          Stamp   `json:"deleted_at"`
+	ID                 uuid.UUID `json:"id"`
+	ExternalID         string    `json:"external_id"`
+	ProviderCustomerID *string   `json:"paymongo_customer_id"`
+	Name               string    `json:"name"`
+	Email              string    `json:"email"`
+	Subscriptions      int       `json:"subscriptions"` // that are not cancelled
+	PaymentMethods     int       `json:"payment_methods"`
+	OpenInvoices       int       `json:"open_invoices"` // in review too
+	OpenMinor          int64     `json:"open_minor"`
+	CreatedAt          Stamp     `json:"created_at"`
+	DeletedAt          Stamp     `json:"deleted_at"`
 }
 
 // ListedPaymentMethod is what may be shown of a saved card.
@@ -37,7 +38,7 @@ type ListedPaymentMethod struct {
 }
 
 const sqlCustomerColumns = `
-SELECT c.external_id, c.provider_customer_id, c.name, c.email,
+SELECT c.id, c.external_id, c.provider_customer_id, c.name, c.email,
        (SELECT count(*) FROM singil.subscriptions s WHERE s.customer_id = c.id AND s.status <> 'cancelled'),
        (SELECT count(*) FROM singil.payment_methods pm WHERE pm.customer_id = c.id AND pm.status = 'active'),
        o.count, o.minor, c.created_at, c.deleted_at
@@ -75,7 +76,6 @@ func behindCustomer(ctx context.Context, q Querier, after string) (*uuid.UUID, e
 
 // CustomerDetails is a customer with what belongs to them.
 type CustomerDetails struct {
-	ID uuid.UUID `json:"id"`
 	ListedCustomer
 	PaymentMethods []ListedPaymentMethod  `json:"payment_methods"`
 	Subscriptions  []ExportedSubscription `json:"subscriptions"`
@@ -115,7 +115,7 @@ func ShowCustomer(ctx context.Context, q Querier, name string) (CustomerDetails,
 	if err != nil {
 		return CustomerDetails{}, err
 	}
-	d := CustomerDetails{ID: id, PaymentMethods: []ListedPaymentMethod{}, Subscriptions: []ExportedSubscription{}, Invoices: []ExportedInvoice{}}
+	d := CustomerDetails{PaymentMethods: []ListedPaymentMethod{}, Subscriptions: []ExportedSubscription{}, Invoices: []ExportedInvoice{}}
 	batch := &pgx.Batch{}
 	batch.Queue(sqlShowCustomer, id).Query(func(rows pgx.Rows) (err error) {
 		d.ListedCustomer, err = pgx.CollectExactlyOneRow(rows, pgx.RowToStructByPos[ListedCustomer])

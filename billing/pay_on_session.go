@@ -252,7 +252,16 @@ type PayPage struct {
 	RedirectURL     string                `json:"redirect_url"`
 	DeclineCode     string                `json:"decline_code"` // as a payer may be shown it
 	HeldUntil       Stamp                 `json:"held_until"`
-	PaymentMethods  []ListedPaymentMethod `json:"payment_methods"` // saved, and not declined for good
+	PaymentMethods  []PublicPaymentMethod `json:"payment_methods"` // saved, and not declined for good, in the order in which they are charged
+}
+
+// PublicPaymentMethod is a saved card as its owner is shown it.
+type PublicPaymentMethod struct {
+	PaymentMethod string `json:"paymongo_payment_method_id"`
+	Brand         string `json:"brand"`
+	Last4         string `json:"last4"`
+	ExpMonth      *int   `json:"exp_month"`
+	ExpYear       *int   `json:"exp_year"`
 }
 
 // Page is what the page is told of an invoice: without what only an intent that
@@ -260,16 +269,16 @@ type PayPage struct {
 func (c *Collection) Page(now time.Time) PayPage {
 	p := PayPage{
 		Invoice: c.InvoiceID, Subscription: c.SubscriptionNo, PeriodNo: c.PeriodNo, Status: c.Status, AmountMinor: c.Amount.Minor, Currency: c.Amount.Currency,
-		PaymentMethods: []ListedPaymentMethod{}, Step: PayCard, Detail: "attach a card to the payment intent",
+		PaymentMethods: []PublicPaymentMethod{}, Step: PayCard, Detail: "attach a card to the payment intent",
 	}
 	if c.Status == InvoiceOpen && c.HeldUntil.After(now) {
 		p.HeldUntil = Stamp{c.HeldUntil.UTC()}
 	}
-	for i, card := range c.Cards {
+	for _, card := range c.Cards {
 		if card.Status != "active" {
 			continue
 		}
-		m := ListedPaymentMethod{PaymentMethod: card.ProviderID, Brand: card.Brand, Last4: card.Last4, Status: card.Status, Position: i}
+		m := PublicPaymentMethod{PaymentMethod: card.ProviderID, Brand: card.Brand, Last4: card.Last4}
 		if card.ExpMonth != 0 {
 			m.ExpMonth, m.ExpYear = &card.ExpMonth, &card.ExpYear
 		}

@@ -197,7 +197,7 @@ func (d *daemon) newHandler(livemode bool, metrics *worker.Metrics, gateway api.
 	if d.apiPool != nil {
 		cfg.API = api.New(api.Config{
 			Pool: d.apiPool, Gateway: gateway, Now: time.Now, Environment: d.cfg.Environment, Livemode: livemode, TimeZone: zone,
-			MayCharge: d.mayCharge, Log: d.log, Registry: d.registry,
+			CallsPerMinute: callsPerMinute(d.cfg.Rate), MayCharge: d.mayCharge, Log: d.log, Registry: d.registry,
 		})
 		jobs, err := river.NewClient(riverpgxv5.New(d.pagePool), &river.Config{Schema: migrations.RiverSchema, Logger: d.log})
 		if err != nil {

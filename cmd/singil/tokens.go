@@ -37,7 +37,8 @@ func createTokenCommand(o *output) *cobra.Command {
 		Use: "create --name NAME --role ROLE --reason WHY", Short: "Create a token, and show it this once", Args: cobra.NoArgs,
 		Long: `Create a token, and show it this once: only its hash is stored. A program sends it as
 Authorization: Bearer TOKEN. A viewer reads; an operator changes what belongs to customers;
-an admin may do everything. Give each program a token of its own: the audit log has its name.`,
+an admin may do everything. Give each program a token of its own: the audit log has its name.
+It may make 50 requests a second of each daemon, 100 at once: daemons do not share the count.`,
 		Example: `  singil tokens create --name shop --role operator --expires-in 2160h --reason "the web shop"`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			switch {

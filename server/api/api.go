@@ -44,6 +44,8 @@ type Config struct {
 	Livemode    bool
 	// TimeZone is the zone in which days are counted where nothing else tells.
 	TimeZone *time.Location
+	// CallsPerMinute is what the rate to the provider allows, 1 or more.
+	CallsPerMinute int64
 	// MayCharge is the interlock of this process, beside those in the database.
 	MayCharge func() error
 	Log       *slog.Logger
@@ -67,8 +69,8 @@ type api struct {
 // New makes the handler of /v1/ and /openapi.json. It panics on a config that
 // lacks what is required.
 func New(cfg Config) http.Handler {
-	if cfg.Pool == nil || cfg.Gateway == nil || cfg.Now == nil || cfg.Environment == "" || cfg.TimeZone == nil || cfg.Log == nil || cfg.Registry == nil {
-		panic("api: Config needs Pool, Gateway, Now, Environment, TimeZone, Log and Registry")
+	if cfg.Pool == nil || cfg.Gateway == nil || cfg.Now == nil || cfg.Environment == "" || cfg.TimeZone == nil || cfg.CallsPerMinute < 1 || cfg.Log == nil || cfg.Registry == nil {
+		panic("api: Config needs Pool, Gateway, Now, Environment, TimeZone, CallsPerMinute, Log and Registry")
 	}
 	return newAPI(cfg)
 }

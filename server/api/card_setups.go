@@ -41,11 +41,12 @@ func (a *api) cardSetups() {
 	flows := sync.OnceValue(a.onSession) // made with the first request: the document needs none
 	register(a, operation{
 		id: "start-card-setup", method: http.MethodPost, path: "/v1/customers/{customer}/card-setups", tag: tag, role: billing.RoleOperator,
-		status: http.StatusCreated, needsKey: true,
+		status: http.StatusCreated, needsKey: true, rerun: true,
 		summary: "Begin to save a card of a customer who is present",
 		description: "Give payment_intent_id and client_key to the customer's page. There the card goes straight to PayMongo: create a payment method with your public key, " +
 			"attach it to the payment intent with the client key, and follow next_action if there is one. Then call finish. " +
-			"If the page never comes back, the card is found all the same.",
+			"If the page never comes back, the card is found all the same. " +
+			"Repeated with its key, it answers with the same card setup as it is then.",
 	}, func(ctx context.Context, in *struct {
 		Payer
 		Body newCardSetup

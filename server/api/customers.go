@@ -49,7 +49,7 @@ func (a *api) customers() {
 		if err != nil {
 			return nil, at("query.after", err)
 		}
-		return newList(rows, in.Page, func(c billing.ListedCustomer) string { return c.ExternalID }), nil
+		return newList(rows, in.Page, func(c billing.ListedCustomer) string { return c.ID.String() }), nil
 	})
 	register(a, operation{
 		id: "create-customer", method: http.MethodPost, path: "/v1/customers", tag: tag, role: billing.RoleOperator, status: http.StatusCreated, needsKey: true,

@@ -22,11 +22,8 @@ type ForecastDay struct {
 	Charges     int    `json:"charges"`
 	AmountMinor int64  `json:"amount_minor" doc:"All of them together."`
 	Retries     int    `json:"retries" doc:"Those of the charges that are attempts of invoices on record, and no new periods."`
+	Seconds     int64  `json:"seconds" doc:"How long they take, with two calls each at the daemons' PAYMONGO_RATE."`
 }
-
-// anyRate is for LookAhead, which also reckons how long a day's charges take. That
-// is for whoever runs the daemon: singil forecast.
-const anyRate = 1
 
 func (a *api) forecast() {
 	register(a, operation{
@@ -42,13 +39,13 @@ func (a *api) forecast() {
 		err := a.snapshot(ctx, func(tx pgx.Tx) error {
 			now, err := a.businessNow(ctx, tx)
 			if err == nil {
-				f, err = billing.LookAhead(ctx, tx, now, in.Days, a.cfg.TimeZone, anyRate)
+				f, err = billing.LookAhead(ctx, tx, now, in.Days, a.cfg.TimeZone, a.cfg.CallsPerMinute)
 			}
 			return err
 		})
 		out := &Forecast{From: f.From, Days: []ForecastDay{}, Held: f.Held}
 		for _, d := range f.Days {
-			out.Days = append(out.Days, ForecastDay{d.Day, d.Charges, d.AmountMinor, d.Retries})
+			out.Days = append(out.Days, ForecastDay(d))
 		}
 		return out, err
 	})

@@ -100,7 +100,7 @@ func TestSaveACard(t *testing.T) {
 	}
 	path := "/v1/customers/ana/card-setups/" + started.ID.String()
 	var again StartedCardSetup
-	if r := p.call(p.operator, "POST", "/v1/customers/ana/card-setups", body, key("s1")).want(201, &again); r.header.Get(replayHeader) != "true" || again.ClientKey != started.ClientKey {
+	if p.call(p.operator, "POST", "/v1/customers/ana/card-setups", body, key("s1")).want(201, &again); again.ID != started.ID || again.ClientKey != started.ClientKey {
 		t.Errorf("%+v", again)
 	}
 	p.call(p.operator, "POST", "/v1/customers/ana/card-setups", `{"amount_minor":100}`, key("s2")).want(422)
@@ -221,7 +221,7 @@ func TestPayAnInvoice(t *testing.T) {
 		t.Errorf("%+v", got)
 	}
 	p.call(p.operator, "POST", path+"/pay", nil).want(200, &got)
-	if got.Step != billing.PayDone || got.ClientKey != "" {
+	if got.Step != billing.PayDone || got.ClientKey != "" || len(got.PaymentMethods) != 0 {
 		t.Errorf("%+v", got)
 	}
 	p.want("api:operator", `SELECT string_agg(DISTINCT actor, ', ') FROM singil.audit_log WHERE action = 'open_payment_page'`)

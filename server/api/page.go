@@ -18,7 +18,8 @@ type list[T any] struct {
 }
 
 // newList makes a page of what p.fetch() rows came to. cursor is what billing's
-// Browse functions go on behind.
+// Browse functions go on behind: an id or a number of ours. A merchant's name may
+// have what must be escaped in a query.
 func newList[T any](rows []T, p Page, cursor func(T) string) *list[T] {
 	l := &list[T]{Data: rows}
 	if l.Data == nil {

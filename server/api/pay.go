@@ -28,7 +28,7 @@ func (a *api) pay() {
 	const tag = "invoices"
 	flows := sync.OnceValue(a.onSession) // made with the first request: the document needs none
 	register(a, operation{
-		id: "pay-invoice", method: http.MethodPost, path: "/v1/invoices/{id}/pay", tag: tag, role: billing.RoleOperator,
+		id: "pay-invoice", method: http.MethodPost, path: "/v1/invoices/{id}/pay", tag: tag, role: billing.RoleOperator, rerun: true,
 		summary: "Let the customer pay an invoice in the browser",
 		description: "It answers with what the customer's page needs, and step says what that page does next: attach a new card (card), give PayMongo the CVC of a saved one and " +
 			"attach that, or a new one (cvc), send the customer to the bank (redirect), ask again with check (wait), or nothing (done). The page uses your public key and client_key. " +
@@ -52,7 +52,7 @@ func (a *api) pay() {
 		return &page, a.told(ctx, err)
 	})
 	register(a, operation{
-		id: "check-invoice", method: http.MethodPost, path: "/v1/invoices/{id}/check", tag: tag, role: billing.RoleOperator,
+		id: "check-invoice", method: http.MethodPost, path: "/v1/invoices/{id}/check", tag: tag, role: billing.RoleOperator, rerun: true,
 		summary: "Look at PayMongo now what came of an invoice",
 		description: "Call it when the customer's page comes back. What was paid is settled by it; without it a webhook, or the daemon, finds the same. " +
 			"It answers like pay, and holds nothing back.",

@@ -64,11 +64,12 @@ func setup(t *testing.T) *plant {
 		t.Fatal(err)
 	}
 	p.api = New(Config{
-		Pool: p.pool, Gateway: worker.NewPayMongo(p.client), Now: p.clock, Environment: billing.EnvironmentDev, TimeZone: zone,
+		Pool: p.pool, Gateway: worker.NewPayMongo(p.client), Now: p.clock, Environment: billing.EnvironmentDev, TimeZone: zone, CallsPerMinute: 4800,
 		Log: slog.New(slog.NewJSONHandler(p.log, &slog.HandlerOptions{Level: slog.LevelDebug})), Registry: p.registry,
 	}).(*api)
 	server := httptest.NewServer(p.api)
 	t.Cleanup(server.Close)
+	t.Cleanup(p.keepsNoSecret)
 	p.url = server.URL
 	return p
 }

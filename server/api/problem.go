@@ -22,7 +22,7 @@ type problem struct {
 	Title  string         `json:"title" doc:"The kind, for people."`
 	Status int            `json:"status" doc:"The HTTP status."`
 	Detail string         `json:"detail" doc:"What is wrong this time, and what to do."`
-	Reason string         `json:"reason,omitempty" doc:"Why a retry is refused, in one word, for programs."`
+	Reason string         `json:"reason,omitempty" doc:"Why a retry is refused, or the removal of a card, in one word, for programs."`
 	ID     string         `json:"id,omitempty" doc:"Of an error on our side: the log has more under this id."`
 	Errors []fieldProblem `json:"errors,omitempty" doc:"Which fields are wrong."`
 

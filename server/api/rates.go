@@ -9,7 +9,8 @@ import (
 )
 
 // How many requests a second a token may make of one daemon, and how many at once
-// after a pause.
+// after a pause. It keeps one program from taking a daemon's connections, and no
+// more: daemons do not share the count.
 const (
 	perSecond = 50
 	burst     = 100
@@ -34,7 +35,7 @@ func (r *rates) take(token uuid.UUID, now time.Time) error {
 		r.buckets[token] = bucket
 	}
 	if !bucket.AllowN(now, 1) {
-		return newProblem(kindTooMany, "A token may make 50 requests a second, and 100 at once. "+askAgain).again(1)
+		return newProblem(kindTooMany, "A token may make 50 requests a second of a daemon, and 100 at once. "+askAgain).again(1)
 	}
 	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net/url"
 	"slices"
 	"strings"
 	"sync"
@@ -185,7 +186,14 @@ func TestListsGoOn(t *testing.T) {
 		s.subscribe(fmt.Sprint("s&", i), "u1")
 	}
 	s.collect()
-	for path, want := range map[string]int{"/v1/plans": 5, "/v1/subscriptions": 4, "/v1/invoices": 4, "/v1/events": 0} {
+	for i := range 4 {
+		s.exec(`INSERT INTO singil.customers (id, external_id) VALUES ($1, $2)`, uuid.Must(uuid.NewV7()), fmt.Sprint("ñ&after=+%2B#/", i))
+		s.exec(`INSERT INTO singil.card_setups (id, customer_id, amount_minor, currency, livemode, session_type)
+			SELECT $1, id, 2000, 'PHP', false, 'off_session' FROM singil.customers WHERE external_id = 'u1'`, uuid.Must(uuid.NewV7()))
+	}
+	for path, want := range map[string]int{
+		"/v1/plans": 5, "/v1/subscriptions": 4, "/v1/invoices": 4, "/v1/events": 0, "/v1/customers": 5, "/v1/customers/u1/card-setups": 4,
+	} {
 		seen, after := map[string]int{}, ""
 		for pages := 0; ; pages++ {
 			var page list[map[string]any]
@@ -202,6 +210,9 @@ func TestListsGoOn(t *testing.T) {
 			}
 			if !page.HasMore {
 				break
+			}
+			if page.Next != url.QueryEscape(page.Next) {
+				t.Errorf("%s: next is %q, which must be escaped", path, page.Next)
 			}
 			after = "&after=" + page.Next
 		}
@@ -285,7 +296,7 @@ func TestSubscriptionIsCreated(t *testing.T) {
 	}
 	var f Forecast
 	s.call(s.viewer, "GET", "/v1/forecast?days=60", nil).want(200, &f)
-	if len(f.Days) != 60 || f.Days[28].Day != "2026-02-28" || f.Days[28].AmountMinor != 99800 || f.Days[28].Charges != 1 {
+	if len(f.Days) != 60 || f.Days[28].Day != "2026-02-28" || f.Days[28].AmountMinor != 99800 || f.Days[28].Charges != 1 || f.Days[28].Seconds != 1 || f.Days[27].Seconds != 0 {
 		t.Errorf("%+v", f)
 	}
 	s.call(s.viewer, "GET", "/v1/forecast?days=367", nil).wantProblem(kindInvalidFields, "query.days")
