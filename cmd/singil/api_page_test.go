@@ -5,12 +5,15 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net/http/httptest"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -18,6 +21,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/singil/singil/billing"
+	"github.com/singil/singil/internal/contract"
 	"github.com/singil/singil/internal/pgtest"
 )
 
@@ -185,9 +189,36 @@ func hurry(t *testing.T, dsn string) (stop func()) {
 	}
 }
 
+// underContract stands between a client and the daemon that listens at an address,
+// and fails the test for what is not as openapi.json has it. It counts what it saw.
+func underContract(t *testing.T, listens string) (address string, exchanges *atomic.Int64) {
+	t.Helper()
+	data, err := os.ReadFile("../../server/api/openapi.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	document, err := contract.Read(data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	to, err := url.Parse(listens)
+	if err != nil {
+		t.Fatal(err)
+	}
+	exchanges = &atomic.Int64{}
+	between := httptest.NewServer(document.Between(to, "/v1/", func(err error) {
+		exchanges.Add(1)
+		if err != nil {
+			t.Error(err)
+		}
+	}))
+	t.Cleanup(between.Close)
+	return between.URL, exchanges
+}
+
 // TestAPIPage does what docs/api.md says, with the real binary and the sandbox:
 // every ```sh block in order, in one shell. Each must end well and print what the
-// page says.
+// page says, and all that the API is asked and answers is as its document has it.
 func TestAPIPage(t *testing.T) {
 	if testing.Short() {
 		t.Skip("builds and runs the binary for a while")
@@ -224,7 +255,7 @@ func TestAPIPage(t *testing.T) {
 	}
 
 	defer hurry(t, dsn)()
-
+	between, exchanges := underContract(t, log.listens())
 	driver := "set -eu\n"
 	for i, block := range blocks {
 		if err := os.WriteFile(filepath.Join(dir, fmt.Sprintf("%d.sh", i)), []byte(block.script), 0o600); err != nil {
@@ -237,7 +268,7 @@ func TestAPIPage(t *testing.T) {
 	shell := exec.CommandContext(ctx, "sh", "-c", driver)
 	shell.Dir = dir
 	shell.Env = append(os.Environ(), "PATH="+dir+string(os.PathListSeparator)+os.Getenv("PATH"), "DATABASE_URL="+dsn,
-		"SINGIL="+log.listens(), "PAYMONGO="+paymongo)
+		"SINGIL="+between, "PAYMONGO="+paymongo)
 	ended := shell.Run()
 	read := func(i int, ending string) string {
 		text, err := os.ReadFile(filepath.Join(dir, fmt.Sprintf("%d.%s", i, ending)))
@@ -253,5 +284,8 @@ func TestAPIPage(t *testing.T) {
 		if why := block.differs(read(i, "out")); why != "" {
 			t.Errorf("docs/api.md, line %d: %s:\n%s\nit printed:\n%s%s", block.line, why, block.script, read(i, "out"), bytes.TrimSpace([]byte(read(i, "err"))))
 		}
+	}
+	if n := exchanges.Load(); n < int64(len(blocks)) {
+		t.Errorf("%d exchanges were seen: fewer than there are blocks", n)
 	}
 }

@@ -50,6 +50,8 @@ const (
 	env        = "github.com/caarlos0/env/v11"
 	goose      = "github.com/pressly/goose/v3"
 	huma       = "github.com/danielgtaylor/huma/v2"
+	jsonschema = "github.com/santhosh-tekuri/jsonschema/v6"
+	openapi    = "github.com/pb33f/libopenapi"
 	pgx        = "github.com/jackc/pgx/v5"
 	pgxuuid    = "github.com/vgarvardt/pgx-google-uuid/v5"
 	prometheus = "github.com/prometheus/client_golang"
@@ -150,6 +152,11 @@ var rooms = []room{
 		testOnly: true,
 	},
 	{
+		path:     "internal/contract",
+		modules:  []string{openapi, jsonschema},
+		testOnly: true,
+	},
+	{
 		path:     "internal/docs",
 		testOnly: true,
 	},
@@ -162,7 +169,7 @@ var rooms = []room{
 // A test may import these beside what its room may. The sandbox is no reason to
 // import the client: its own tests speak HTTP.
 var (
-	testRooms   = []string{"paymongo/sandbox", "internal/pgtest", "internal/devpg"}
+	testRooms   = []string{"paymongo/sandbox", "internal/contract", "internal/pgtest", "internal/devpg"}
 	testModules = []string{"github.com/google/go-cmp", "github.com/rogpeppe/go-internal", "pgregory.net/rapid"}
 )
 

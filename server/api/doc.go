@@ -20,6 +20,8 @@
 // and answered in the transaction that makes the change. Repeated, it gets the
 // stored answer; while the first is under way, 409; with another body, 422. Only
 // success is stored: what failed or was refused is tried anew when it is repeated.
+// An answer with a client key in it is not stored either: the operation runs again
+// and finds what it has made.
 // Where the provider is asked in between, it is asked with a key made of the row's
 // id, so that a request which broke off in the middle creates nothing twice.
 //

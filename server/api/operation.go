@@ -109,9 +109,13 @@ func (op operation) documented() huma.Operation {
 	}
 	if op.changes() {
 		length := maxKey
+		means := "Repeated with it, the request is not made again: you get the answer of the first time."
+		if op.rerun {
+			means = "Repeated with it, nothing is made a second time: you get what there is of the first, as it is then."
+		}
 		o.Parameters = append(o.Parameters, &huma.Param{
 			Name: keyHeader, In: "header", Required: op.needsKey,
-			Description: "A name of yours for this request. Repeated with it, the request is not made again: you get the answer of the first time.",
+			Description: "A name of yours for this request. " + means,
 			Schema:      &huma.Schema{Type: huma.TypeString, MaxLength: &length, Pattern: "^[!-~]+$"},
 		})
 	}

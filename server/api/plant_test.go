@@ -130,16 +130,18 @@ type reply struct {
 func (p *plant) call(token, method, path string, body any, headers ...string) *reply {
 	p.t.Helper()
 	var content io.Reader
+	var sent []byte
 	switch body := body.(type) {
 	case nil:
 	case string:
+		sent = []byte(body)
 		content = strings.NewReader(body)
 	default:
-		data, err := json.Marshal(body)
-		if err != nil {
+		var err error
+		if sent, err = json.Marshal(body); err != nil {
 			p.t.Fatal(err)
 		}
-		content = bytes.NewReader(data)
+		content = bytes.NewReader(sent)
 	}
 	req, err := http.NewRequestWithContext(p.t.Context(), method, p.url+path, content)
 	if err != nil {
@@ -165,6 +167,7 @@ func (p *plant) call(token, method, path string, body any, headers ...string) *r
 		p.t.Fatal(err)
 	}
 	p.conforms(req, r)
+	p.keepsContract(req, sent, r)
 	return r
 }
 
