@@ -85,7 +85,7 @@ const sqlArmLockIntents = `
 SELECT pi.id, pi.invoice_id, pi.state, COALESCE(pi.provider_intent_id, ''), pi.fence,
        EXISTS (SELECT 1 FROM singil.attempts a
                WHERE a.payment_intent_id = pi.id AND a.state IN ('armed', 'review', 'needs_action')),
-       s.status = 'paused'
+       s.status = 'paused', pi.checkout_session_id IS NOT NULL
 FROM singil.payment_intents pi
 JOIN singil.invoices i ON i.id = pi.invoice_id
 JOIN singil.subscriptions s ON s.id = i.subscription_id
@@ -212,7 +212,7 @@ func (a *arming) lock(ctx context.Context, tx pgx.Tx, realNow time.Time) error {
 	batch.Queue(sqlArmLockIntents, intents).Query(func(rows pgx.Rows) error {
 		var id uuid.UUID
 		var row armIntent
-		_, err := pgx.ForEachRow(rows, []any{&id, &row.invoice, &row.state, &row.provider, &row.fence, &row.open, &row.paused}, func() error {
+		_, err := pgx.ForEachRow(rows, []any{&id, &row.invoice, &row.state, &row.provider, &row.fence, &row.open, &row.paused, &row.checkout}, func() error {
 			a.intents[id] = row
 			return nil
 		})

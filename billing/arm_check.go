@@ -24,6 +24,7 @@ type armIntent struct {
 	fence    int64
 	open     bool // an attempt is
 	paused   bool // the subscription is
+	checkout bool // a hosted checkout made it: its page attaches, nobody else
 }
 
 // check says why the request may not be armed on these rows: ErrNotOpen,
@@ -32,7 +33,7 @@ func (r ArmRequest) check(invoice armInvoice, intent armIntent) error {
 	switch {
 	case invoice.status != InvoiceOpen, !invoice.claimed, invoice.held, intent.paused:
 		return ErrNotOpen
-	case intent.invoice != r.InvoiceID, intent.open, intent.fence != r.Fence,
+	case intent.invoice != r.InvoiceID, intent.open, intent.checkout, intent.fence != r.Fence,
 		intent.state != IntentCreating && intent.state != IntentReady,
 		intent.provider != "" && intent.provider != r.ProviderIntentID:
 		return ErrInFlight

@@ -18,7 +18,7 @@ func OperatorActions() []string {
 		"resume_streams", "resume_subscription", "retry_invoice", "revoke_token", "set_clock",
 		"trip_breaker", "unfreeze", "unpark_subscription", "unschedule_cancel", "void_invoice",
 		// With the customer present.
-		"adopt_card_setup", "create_customer", "delete_customer", "finish_card_setup", "link_customer", "open_payment_page",
+		"adopt_card_setup", "create_customer", "delete_customer", "finish_card_setup", "link_customer", "open_checkout", "open_payment_page",
 		"prefer_payment_method", "start_card_setup",
 	}
 }

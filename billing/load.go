@@ -106,7 +106,7 @@ SELECT i.id, i.subscription_id, i.customer_id, s.external_id, i.period_no, i.sta
        i.attempt_trigger, i.payment_method_id, s.time_zone, s.dunning::text,
        i.amount_minor, i.currency, i.livemode,
        pi.id, pi.generation, pi.create_key, pi.create_failures, pi.fence, pi.state, COALESCE(pi.provider_intent_id, ''), pi.adopted,
-       s.status = 'paused', pi.shared_at IS NOT NULL, i.held_until
+       s.status = 'paused', pi.shared_at IS NOT NULL, i.held_until, COALESCE(pi.checkout_session_id, '')
 FROM singil.invoices i
 JOIN singil.subscriptions s ON s.id = i.subscription_id
 JOIN LATERAL (
@@ -165,7 +165,7 @@ func Load(ctx context.Context, q Querier, invoices []uuid.UUID, now time.Time) (
 				&c.NextAttemptAt, &c.WaitingFor, &first, &c.AttemptCount, &c.PollCount,
 				&c.Trigger, &chosen, &c.TimeZone, &c.Dunning,
 				&c.Amount.Minor, &c.Amount.Currency, &c.Livemode,
-				&c.IntentID, &c.Generation, &c.CreateKey, &c.CreateFailures, &c.Fence, &c.IntentState, &c.ProviderIntentID, &c.Attempted, &c.Paused, &c.Shared, &held); err != nil {
+				&c.IntentID, &c.Generation, &c.CreateKey, &c.CreateFailures, &c.Fence, &c.IntentState, &c.ProviderIntentID, &c.Attempted, &c.Paused, &c.Shared, &held, &c.Checkout); err != nil {
 				return err
 			}
 			c.FirstAttemptAt, c.HeldUntil, c.Attempted = orZero(first), orZero(held), c.Attempted || c.Shared

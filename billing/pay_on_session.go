@@ -39,6 +39,9 @@ type PayRequest struct {
 	// ProviderIntentID is stored if the record has none yet; else the stored one
 	// is what the page gets, and this one nobody ever hears of.
 	ProviderIntentID string
+	// CheckoutSessionID is of the hosted checkout that has made ProviderIntentID, and
+	// that is handed out; empty: the page is the merchant's own.
+	CheckoutSessionID string
 	Act
 }
 
@@ -80,6 +83,8 @@ func (r PayRequest) check(invoice payInvoice, intent payIntent) error {
 		return refusedAs(RefusalReview, "the invoice's payment intent is %s; what happened must be settled before anybody pays it", intent.state)
 	case intent.provider == "" && r.ProviderIntentID == "":
 		return ErrPayMoved
+	case r.CheckoutSessionID != "" && intent.provider != "" && intent.provider != r.ProviderIntentID:
+		return ErrPayMoved // its page would pay on another intent than the invoice's
 	}
 	return nil
 }
@@ -126,7 +131,8 @@ WHERE a.payment_intent_id = $1 AND a.state IN ('armed', 'review', 'needs_action'
 
 const sqlPayShare = `
 UPDATE singil.payment_intents
-SET state = 'ready', provider_intent_id = COALESCE(provider_intent_id, $2), fence = fence + $4::int, shared_at = $3, updated_at = clock_timestamp()
+SET state = 'ready', provider_intent_id = COALESCE(provider_intent_id, $2),
+    checkout_session_id = COALESCE(checkout_session_id, NULLIF($5, '')), fence = fence + $4::int, shared_at = $3, updated_at = clock_timestamp()
 WHERE id = $1
 RETURNING provider_intent_id`
 
@@ -191,7 +197,7 @@ func ShareIntent(ctx context.Context, tx pgx.Tx, r PayRequest, realNow time.Time
 		fence = 1
 	}
 	var shared SharedIntent
-	if err := tx.QueryRow(ctx, sqlPayShare, r.IntentID, r.ProviderIntentID, now, fence).Scan(&shared.ProviderIntentID); err != nil {
+	if err := tx.QueryRow(ctx, sqlPayShare, r.IntentID, r.ProviderIntentID, now, fence, r.CheckoutSessionID).Scan(&shared.ProviderIntentID); err != nil {
 		return SharedIntent{}, fmt.Errorf("share the intent of invoice %s: %w", r.InvoiceID, err)
 	}
 	if _, err := tx.Exec(ctx, sqlPayHold, r.InvoiceID, orNull(heldFrom), orNull(heldUntil), now.Add(PayHold), held); err != nil {
@@ -204,7 +210,11 @@ func ShareIntent(ctx context.Context, tx pgx.Tx, r PayRequest, realNow time.Time
 	if !shared.HeldUntil.IsZero() {
 		after["held_until"] = shared.HeldUntil
 	}
-	return shared, Audit(ctx, tx, AuditEntry{Actor: r.Actor, Action: "open_payment_page", Subject: r.InvoiceID.String(), Reason: r.Reason, After: after})
+	action := "open_payment_page"
+	if r.CheckoutSessionID != "" {
+		action, after["checkout_session"] = "open_checkout", r.CheckoutSessionID
+	}
+	return shared, Audit(ctx, tx, AuditEntry{Actor: r.Actor, Action: action, Subject: r.InvoiceID.String(), Reason: r.Reason, After: after})
 }
 
 // orNull is an instant for a nullable column.

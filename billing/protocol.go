@@ -73,6 +73,9 @@ type Standing struct {
 	// Shared tells that the customer's page has the intent: what happens on it is
 	// not of our attempts alone.
 	Shared bool
+	// Checkout is the provider's id of the hosted checkout session that made this
+	// intent: its page attaches, and we never do. Empty: the intent is ours.
+	Checkout string
 	// Open is the attempt whose outcome is open, or nil.
 	Open *OpenAttempt
 	// Earlier counts the attempts on this intent that are over.
@@ -128,11 +131,13 @@ const (
 	StepStop   Step = "stop"   // nothing to do: not open, or in front of a human
 	StepCreate Step = "create" // create the intent at the provider; moves no money
 	StepLook   Step = "look"   // retrieve the intent: something was attempted on it
+	StepExpire Step = "expire" // close the hosted checkout that the intent is of, then look
 	StepArm    Step = "arm"    // write the attempt down, commit, then attach
 )
 
 // Next decides the next step. Arming comes only after a look, once anything
 // was attempted; worker passes looked when it has just seen a Judgement Free.
+// On a hosted checkout's intent nothing is armed: it is closed, and seen cancelled.
 func (s Standing) Next(looked bool) Step {
 	switch {
 	case !s.InvoiceOpen, s.IntentState == IntentReview, s.IntentState == IntentSucceeded, s.IntentState == IntentDead:
@@ -141,8 +146,17 @@ func (s Standing) Next(looked bool) Step {
 		return StepCreate
 	case s.Open != nil, s.Attempted && !looked:
 		return StepLook
+	case s.Checkout != "":
+		return StepExpire
 	}
 	return StepArm
+}
+
+// CheckoutOpen is the judgement about a hosted checkout that was asked to close
+// and that no look has shown to be closed: another look, later, and no other
+// intent before that.
+func CheckoutOpen() Judgement {
+	return Judgement{Ruling: Unknown, Reason: "the hosted checkout is not closed yet", Evidence: "retrieve"}
 }
 
 // Ruling is what an answer of the provider means for an invoice.

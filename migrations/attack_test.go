@@ -197,7 +197,7 @@ type attack struct {
 	code   string // SQLSTATE; "": that of the kind of rule
 }
 
-var attacks = slices.Concat(constraintAttacks, guardAttacks, onSessionAttacks)
+var attacks = slices.Concat(constraintAttacks, guardAttacks, onSessionAttacks, checkoutAttacks)
 
 // constraintAttacks break what one row, or two rows of one table, say.
 var constraintAttacks = []attack{

@@ -20,6 +20,7 @@ type Gateway interface {
 	Create(ctx context.Context, r CreateRequest) (billing.ProviderIntent, error)
 	Retrieve(ctx context.Context, id string) (billing.ProviderIntent, error)
 	Attach(ctx context.Context, armed billing.Armed, sendBefore time.Time) billing.Answer
+	CheckoutCloser
 	// HeldUntil is until when the provider wants us to wait; zero: not at all.
 	HeldUntil() time.Time
 }
@@ -40,6 +41,7 @@ type collection struct {
 	may      error  // why nothing may be charged, as of the load
 	source   string // what made us look: poll or webhook
 	leave    func() // gives this run's place among those under way to another
+	closing  int    // what the hosted checkout was asked so far
 }
 
 // Charge collects one invoice as far as it goes now: it creates the intent,
@@ -87,7 +89,8 @@ func (w *Collector) collect(ctx context.Context, invoice uuid.UUID, mayCharge bo
 		if mayCharge && c.Paused && c.InvoiceOpen && c.Open == nil {
 			return c.put(ctx, billing.Settlement{Judgement: billing.Judgement{Ruling: billing.Deferred}, Decision: c.hold(24*time.Hour, billing.ReasonPaused)})
 		}
-		if !mayCharge && step != billing.StepLook {
+		closes := step == billing.StepExpire && c.may == nil && c.ClosesCheckout(c.now)
+		if !mayCharge && step != billing.StepLook && !closes {
 			if !c.InvoiceOpen || c.WaitingFor != billing.WaitingForProvider {
 				return nil // its next wake-up stands as it is
 			}
@@ -106,6 +109,10 @@ func (w *Collector) collect(ctx context.Context, invoice uuid.UUID, mayCharge bo
 			}
 		case billing.StepLook:
 			if done, err := c.look(ctx); done || err != nil {
+				return err
+			}
+		case billing.StepExpire:
+			if done, err := c.expire(ctx); done || err != nil {
 				return err
 			}
 		case billing.StepArm:
@@ -159,6 +166,11 @@ func (c *collection) look(ctx context.Context) (done bool, err error) {
 		c.looked = true
 		failpoint.Hit("cp11")
 		return false, c.recordSeen(ctx, judgement, seen)
+	}
+	if judgement.Ruling == billing.Dead && c.Checkout != "" {
+		if judgement, err = c.buried(ctx, judgement); err != nil {
+			return true, c.gatewayTrouble(ctx, err)
+		}
 	}
 	failpoint.Hit("cp25")
 	s := billing.Settlement{Judgement: judgement, Seen: &seen, Source: "retrieve", Fence: c.Fence}

@@ -263,6 +263,12 @@ func readNotice(body []byte) (notice, error) {
 		for _, p := range about.Payments {
 			n.readPayment(p)
 		}
+	case *paymongo.CheckoutSession:
+		// A wake-up and no more: the payment has a webhook of its own.
+		n.readMetadata(about.Metadata)
+		if about.PaymentIntent != nil {
+			n.AboutMoney, n.IntentID = true, tidy(about.PaymentIntent.ID)
+		}
 	case *paymongo.Refund:
 		n.AboutMoney, n.RefundOf = true, tidy(about.PaymentID)
 		n.readRefund(about)

@@ -20,6 +20,9 @@ import (
 type OnSessionGateway interface {
 	Create(ctx context.Context, r CreateRequest) (billing.ProviderIntent, error)
 	ShowPage(ctx context.Context, id string) (PageIntent, error)
+	CreateCheckout(ctx context.Context, r CheckoutRequest) (HostedCheckout, error)
+	ShowCheckout(ctx context.Context, id string) (HostedCheckout, error)
+	CheckoutCloser
 	CreateSetup(ctx context.Context, r SetupRequest) (PageIntent, error)
 	SavedCards(ctx context.Context, customer string) ([]billing.SavedMethod, error)
 	RemoveCard(ctx context.Context, customer, card string) error
@@ -72,6 +75,12 @@ func (g pageLooks) Retrieve(ctx context.Context, id string) (billing.ProviderInt
 
 func (g pageLooks) Attach(context.Context, billing.Armed, time.Time) billing.Answer {
 	return billing.Answer{Kind: billing.AnswerNeverSent, Reason: "the page attaches"}
+}
+
+func (g pageLooks) Cancel(ctx context.Context, id string) error { return g.gateway.Cancel(ctx, id) }
+
+func (g pageLooks) CloseCheckout(ctx context.Context, id string) (bool, error) {
+	return g.gateway.CloseCheckout(ctx, id)
 }
 
 func (g pageLooks) HeldUntil() time.Time { return time.Time{} }

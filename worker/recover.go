@@ -25,6 +25,7 @@ type RecoverGateway interface {
 	Create(ctx context.Context, r CreateRequest) (billing.ProviderIntent, error)
 	Show(ctx context.Context, id string) (billing.ProviderIntent, map[string]string, error)
 	Payments(ctx context.Context) iter.Seq2[ListedPayment, error]
+	CheckoutCloser
 }
 
 // ListedPayment is a payment as the provider lists it. Its metadata is that of
@@ -279,7 +280,7 @@ func (r *recovery) reload(ctx context.Context, c *billing.Collection) error {
 	if !r.Apply {
 		c.CreateKey, c.CreateFailures = c.NextKey(), 0
 		c.Generation++
-		c.ProviderIntentID, c.IntentState, c.Attempted, c.Shared, c.Open = "", billing.IntentCreating, false, false, nil
+		c.ProviderIntentID, c.IntentState, c.Attempted, c.Shared, c.Checkout, c.Open = "", billing.IntentCreating, false, false, "", nil
 		return nil
 	}
 	again, err := billing.Load(ctx, r.Pool, []uuid.UUID{c.InvoiceID}, r.now)
@@ -755,5 +756,11 @@ func (g lookOnly) Retrieve(ctx context.Context, id string) (billing.ProviderInte
 func (g lookOnly) Attach(context.Context, billing.Armed, time.Time) billing.Answer {
 	return billing.Answer{Kind: billing.AnswerNeverSent, Reason: "a recovery attaches nothing"}
 }
+
+func (g lookOnly) CloseCheckout(ctx context.Context, session string) (bool, error) {
+	return g.gateway.CloseCheckout(ctx, session)
+}
+
+func (g lookOnly) Cancel(ctx context.Context, intent string) error { return g.gateway.Cancel(ctx, intent) }
 
 func (g lookOnly) HeldUntil() time.Time { return time.Time{} }

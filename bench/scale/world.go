@@ -171,6 +171,10 @@ func (p provider) Attach(_ context.Context, armed billing.Armed, _ time.Time) bi
 	return billing.Answer{Kind: billing.AnswerIntent, Intent: intent, Reason: "succeeded"}
 }
 
+func (provider) CloseCheckout(context.Context, string) (bool, error) { return false, nil } // there are none
+
+func (provider) Cancel(context.Context, string) error { return nil }
+
 func (provider) HeldUntil() time.Time { return time.Time{} }
 
 // paid reads the amount from the id, so that nothing has to be remembered.

@@ -70,7 +70,7 @@ GRANT UPDATE (provider_customer_id, name, email, metadata, deleted_at, updated_a
 GRANT UPDATE (brand, last4, exp_month, exp_year, position) ON singil.payment_methods TO singil_operator;
 GRANT UPDATE (provider_intent_id) ON singil.card_setups TO singil_operator;
 GRANT UPDATE (pauses, cancel_at, metadata) ON singil.subscriptions TO singil_operator;
-GRANT UPDATE (adopted, shared_at) ON singil.payment_intents TO singil_operator;
+GRANT UPDATE (adopted, shared_at, checkout_session_id) ON singil.payment_intents TO singil_operator;
 GRANT UPDATE (watched_from) ON singil.provider_state TO singil_operator;
 GRANT UPDATE (enabled) ON singil.endpoints TO singil_operator;
 GRANT UPDATE (revoked_at) ON singil.api_tokens TO singil_operator;
