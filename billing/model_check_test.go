@@ -39,6 +39,10 @@ type environment struct {
 
 	page             bool // the customer's page may be opened, and its browser attaches
 	pageOpensAnother bool // on an intent of its own
+
+	checkout         bool // hosted checkouts may be opened, and their pages attach
+	checkoutUnproven bool // without a look that shows the intent cancelled whose place they take
+	expireIsProof    bool // who has asked to close one does not look what came of it
 }
 
 // bounds keep the world small enough: attempts that are armed, intents that are
@@ -90,6 +94,7 @@ type judgeKey struct {
 	status      code
 	fails       uint8
 	shared      bool
+	checkout    bool
 }
 
 type answerKey struct {
@@ -158,7 +163,7 @@ func (m *model) intern(j Judgement) uint8 {
 // judge asks the rules about what the provider shows.
 func (m *model) judge(p process, seen pi) uint8 {
 	key := judgeKey{
-		state: p.state, open: p.open, openState: p.openState, openSettled: p.openSettled, known: p.known, pi: p.pi, status: seen.status, fails: seen.failed, shared: p.shared,
+		state: p.state, open: p.open, openState: p.openState, openSettled: p.openSettled, known: p.known, pi: p.pi, status: seen.status, fails: seen.failed, shared: p.shared, checkout: p.checkout,
 	}
 	id, found := m.looks[key]
 	if !found {
@@ -190,6 +195,7 @@ func (m *model) expand(w world) {
 	m.time()
 	m.people()
 	m.page()
+	m.checkouts()
 }
 
 // emit takes one step.

@@ -34,7 +34,7 @@ func (w *world) load(i uint8, reconcile bool) process {
 	row := w.intents[i-1]
 	p := process{
 		phase: phaseThink, reconcile: reconcile, status: w.status,
-		intent: i, state: row.state, pi: row.pi, fence: row.fence, attempted: row.shared, shared: row.shared,
+		intent: i, state: row.state, pi: row.pi, fence: row.fence, attempted: row.shared, shared: row.shared, checkout: row.checkout,
 	}
 	if reconcile {
 		p.waiting = w.waiting // a charge does not ask
@@ -74,7 +74,7 @@ func (w *world) arm(r ArmRequest, p process) (attempt uint8, violation string, e
 	if p.intent != 0 {
 		row := w.intents[p.intent-1]
 		locked = armIntent{
-			invoice: modelInvoice, state: intentWords[row.state], provider: piID(row.pi), fence: int64(row.fence), open: w.openOn(p.intent) != 0,
+			invoice: modelInvoice, state: intentWords[row.state], provider: piID(row.pi), fence: int64(row.fence), open: w.openOn(p.intent) != 0, checkout: row.checkout,
 		}
 	}
 	if err := r.check(armInvoice{status: invoiceWords[w.status], claimed: w.claimed}, locked); err != nil {
@@ -83,6 +83,9 @@ func (w *world) arm(r ArmRequest, p process) (attempt uint8, violation string, e
 	no := w.armed + 1
 	licence := r.licence(attemptID(no), int(no), armedAt(no))
 	row := &w.intents[p.intent-1]
+	if row.checkout {
+		return 0, "guard_new_attempts", nil
+	}
 	if row.pi != 0 && row.pi != p.pi {
 		return 0, "provider_intent_id is written once", nil
 	}
@@ -286,7 +289,7 @@ func (w *world) forget() bool {
 		row.state = intentReady
 		if !left {
 			w.pis[row.pi-1].recorded = 0
-			row.state, row.pi, row.shared = intentCreating, 0, false
+			row.state, row.pi, row.shared, row.checkout = intentCreating, 0, false, false
 		}
 	case row.generation > 1:
 		generation := row.generation

@@ -5,10 +5,7 @@ package billing
 
 // page gives the steps of the customer's page.
 func (m *model) page() {
-	if !m.env.page {
-		return
-	}
-	if m.at.pages < m.bound.pages {
+	if m.env.page && m.at.pages < m.bound.pages {
 		for _, i := range m.at.newest() {
 			m.share(i)
 		}

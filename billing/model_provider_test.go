@@ -133,6 +133,10 @@ func (m *model) resolve(i int) {
 		after := p
 		after.status = piCancelled
 		become("pi_%d is cancelled at the provider", after, luck)
+	} else if cancellable && p.asked {
+		after := p
+		after.status = piCancelled
+		become("the cancel of pi_%d arrives", after, luck)
 	}
 }
 

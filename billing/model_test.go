@@ -25,6 +25,7 @@ type variant struct {
 	bound  bounds
 	mutate func(*rules)
 	safe   bool
+	deep   bool // too large for every day: with -model-deep alone
 }
 
 // Every shortcut that people take is here, beside the protocol as it is.
@@ -46,6 +47,9 @@ var variants = []variant{
 	{name: "PageTwice", env: environment{attributed: true, page: true}, bound: bounds{1, 0, 0, 2}, safe: true},
 	{name: "PageReplay", env: environment{page: true, replay: true}, bound: bounds{1, 0, 0, 1}, safe: true},
 	{name: "PageKeyHonoured", env: environment{page: true, keyHonoured: true}, bound: bounds{1, 1, 0, 1}, safe: true},
+	{name: "Checkout", env: environment{attributed: true, checkout: true}, bound: bounds{1, 0, 0, 1}, safe: true},
+	{name: "CheckoutDeclines", env: environment{checkout: true}, bound: bounds{1, 0, 1, 1}, safe: true, deep: true},
+	{name: "CheckoutReplay", env: environment{checkout: true, replay: true}, bound: bounds{1, 0, 0, 1}, safe: true, deep: true},
 
 	{name: "RestoreKeyNotHonoured", env: environment{restore: true}, bound: bounds{2, 1, 1, 0}},
 	{name: "TimeoutIsFailed", bound: bounds{2, 1, 1, 0}, mutate: timeoutIsFailed},
@@ -55,6 +59,8 @@ var variants = []variant{
 	{name: "ProcessingIsFailed", bound: bounds{2, 1, 1, 0}, mutate: processingIsFailed},
 	{name: "NoUniqueIndex", env: environment{noUniqueIndexes: true}, bound: bounds{3, 1, 0, 0}, mutate: deadIsSettledTwice},
 	{name: "PageOpensAnother", env: environment{page: true, pageOpensAnother: true}, bound: bounds{1, 0, 0, 2}},
+	{name: "CheckoutUnproven", env: environment{checkout: true, checkoutUnproven: true}, bound: bounds{1, 0, 0, 1}},
+	{name: "ExpireIsProof", env: environment{checkout: true, expireIsProof: true}, bound: bounds{1, 0, 0, 1}},
 	{name: "A2False", env: environment{capturesTwice: true}, bound: bounds{2, 1, 1, 0}},
 	{name: "A2FalseReplay", env: environment{capturesTwice: true, replay: true}, bound: bounds{2, 1, 1, 0}},
 }
@@ -63,9 +69,9 @@ var variants = []variant{
 // where time is short.
 func (v variant) bounds() bounds {
 	switch {
-	case v.safe && *modelDeep:
+	case v.safe && *modelDeep && !v.deep:
 		return bounds{2, 1, 1, v.bound.pages}
-	case v.safe && modelRace && v.env.page:
+	case v.safe && modelRace && (v.env.page || v.env.checkout):
 		return bounds{1, 0, 0, 1}
 	case v.safe && modelRace:
 		return bounds{1, 1, min(v.bound.failures, 1), v.bound.pages}
@@ -177,6 +183,9 @@ func TestModel(t *testing.T) {
 	table := fmt.Sprintf("%-22s %9s %10s %-14s %5s %8s", "variant", "states", "steps", "result", "trace", "time")
 	for _, v := range variants {
 		t.Run(v.name, func(t *testing.T) {
+			if v.deep && !*modelDeep {
+				t.Skip("only with -model-deep")
+			}
 			begun := time.Now()
 			m := newModel(v, v.bounds())
 			m.run()

@@ -46,7 +46,7 @@ const (
 func (m *model) standing(p process) Standing {
 	s := Standing{
 		InvoiceOpen: p.status == invoiceOpen, Amount: modelPrice(), IntentState: intentWords[p.state], ProviderIntentID: m.piIDs[p.pi],
-		Attempted: p.attempted, Shared: p.shared, Known: m.known[p.pi][p.known],
+		Attempted: p.attempted, Shared: p.shared, Checkout: checkoutID(p), Known: m.known[p.pi][p.known],
 	}
 	if p.open != 0 {
 		s.Open = &m.opens[p.open][p.openState]
@@ -128,7 +128,7 @@ func (m *model) next(p process) Step {
 	standing := m.standing(p)
 	step := m.rules.next(standing, p.looked)
 	if p.reconcile {
-		m.collection.Standing, m.collection.Status = standing, invoiceWords[p.status]
+		m.collection.Standing, m.collection.Status, m.collection.WaitingFor = standing, invoiceWords[p.status], waitingWords[p.waiting]
 		step = m.collection.LookInstead(step, p.looked)
 	}
 	return step
@@ -138,7 +138,8 @@ func (m *model) think(i int) {
 	p := m.at.workers[i]
 	no := uint8(i + 1)
 	step := m.next(p)
-	if p.reconcile && step != StepLook {
+	closes := step == StepExpire && m.collection.ClosesCheckout(modelStart)
+	if p.reconcile && step != StepLook && !closes {
 		m.reconciled(i)
 		return
 	}
@@ -147,6 +148,8 @@ func (m *model) think(i int) {
 		m.create(i)
 	case StepLook:
 		m.look(i)
+	case StepExpire:
+		m.expire(i)
 	case StepArm:
 		m.charge(i)
 	default:

@@ -87,6 +87,7 @@ type intentRow struct {
 	pi         uint8
 	fence      uint8
 	shared     bool // the customer's page has it
+	checkout   bool // a hosted checkout made it
 }
 
 // attemptRow is a row of attempts, with what is on the wire of its attach.
@@ -109,6 +110,7 @@ type pi struct {
 	failed   uint8 // failed payments, one bit each
 	recorded uint8 // those of them that our database has on record
 	stored   bool  // our database had its id, at some time
+	asked    bool  // a cancel, or an expire of its checkout, is on the wire
 }
 
 // A worker's phases.
@@ -125,6 +127,7 @@ type process struct {
 	phase     uint8
 	reconcile bool
 	looked    bool
+	closed    bool // it has asked to close the hosted checkout
 
 	// As loaded.
 	status      code
@@ -135,6 +138,7 @@ type process struct {
 	fence       uint8
 	attempted   bool
 	shared      bool
+	checkout    bool
 	open        uint8
 	openState   code
 	openSettled bool
@@ -152,7 +156,7 @@ type process struct {
 func (p process) order() uint64 {
 	var n uint64
 	for _, field := range [...]uint8{
-		p.phase, bit(p.reconcile) | bit(p.looked)<<1 | bit(p.attempted)<<2 | bit(p.openSettled)<<3,
+		p.phase, bit(p.reconcile) | bit(p.looked)<<1 | bit(p.attempted)<<2 | bit(p.openSettled)<<3 | bit(p.closed)<<4 | bit(p.checkout)<<5,
 		p.status<<4 | p.waiting, p.intent<<4 | p.state, p.pi<<4 | p.fence, p.open<<4 | p.openState,
 		p.known<<4 | p.seenFails, p.attempt<<4 | p.seen,
 	} {
@@ -182,6 +186,9 @@ func (w world) tidy(keyHonoured bool) world {
 		}
 	}
 	for i := range w.pis {
+		if p := &w.pis[i]; p.status == piSucceeded || p.status == piCancelled {
+			p.asked = false
+		}
 		if !keyHonoured && w.orphan(i) {
 			w.pis[i] = pi{}
 		}

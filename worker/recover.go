@@ -761,6 +761,8 @@ func (g lookOnly) CloseCheckout(ctx context.Context, session string) (bool, erro
 	return g.gateway.CloseCheckout(ctx, session)
 }
 
-func (g lookOnly) Cancel(ctx context.Context, intent string) error { return g.gateway.Cancel(ctx, intent) }
+func (g lookOnly) Cancel(ctx context.Context, intent string) error {
+	return g.gateway.Cancel(ctx, intent)
+}
 
 func (g lookOnly) HeldUntil() time.Time { return time.Time{} }
