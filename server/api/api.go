@@ -90,6 +90,7 @@ func newAPI(cfg Config) *api {
 	a.subscriptions()
 	a.invoices()
 	a.pay()
+	a.checkout()
 	a.events()
 	a.forecast()
 	a.document = a.finishDocument()
