@@ -360,6 +360,26 @@ var mutants = []mutant{
 		layers: []layer{books.with("^TestCatchUpIsSpreadOverTheCustomer$")},
 	},
 
+	// Hosted checkouts.
+	{
+		name:   "checkout-not-closed",
+		what:   "An attempt is made on the intent of a hosted checkout, whose page is open.",
+		edits:  []edit{{"billing/protocol.go", "case s.Checkout != \"\":\n\t\treturn StepExpire", "case s.Checkout != \"\":\n\t\treturn StepArm"}},
+		layers: []layer{charging.with("^TestCheckoutIsClosedBeforeTheNextAttempt$")},
+	},
+	{
+		name:   "checkout-taken-for-closed",
+		what:   "A checkout that was asked to close makes room for another intent, though its own is seen alive.",
+		edits:  []edit{{"billing/protocol.go", "Ruling: Unknown, Reason: \"the hosted checkout is not closed yet\"", "Ruling: Dead, Reason: \"the hosted checkout is closed\""}},
+		layers: []layer{model.with("^TestModel$/^Checkout$"), charging.with("^TestCheckoutThatCannotBeClosed$")},
+	},
+	{
+		name:   "checkout-page-left-open",
+		what:   "The page of a checkout whose intent others have cancelled stays open beside the next intent.",
+		edits:  []edit{{"worker/charge.go", "if judgement.Ruling == billing.Dead && c.Checkout != \"\" {", "if false {"}},
+		layers: []layer{charging.with("^TestCheckoutCancelledByOthers$")},
+	},
+
 	// Webhooks.
 	{
 		name:   "signature-compared-with-equal",
