@@ -54,8 +54,8 @@ func (g *PayMongo) ShowCheckout(ctx context.Context, id string) (HostedCheckout,
 // closed tells that the session is seen expired. It says nothing of the intent.
 func (g *PayMongo) CloseCheckout(ctx context.Context, id string) (closed bool, err error) {
 	session, err := g.client.CheckoutSessions.Expire(rememberTries(ctx), id, nil)
-	var said *paymongo.Error
-	if errors.As(err, &said) && g.fail(err).(*GatewayError).Refused {
+	var e *GatewayError
+	if err != nil && errors.As(g.fail(err), &e) && e.Refused {
 		session, err = g.client.CheckoutSessions.Retrieve(rememberTries(ctx), id) // paid, or expired before
 	}
 	if err != nil {

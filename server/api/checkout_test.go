@@ -55,7 +55,9 @@ func TestCheckoutAnInvoice(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer resp.Body.Close() //nolint:errcheck // nothing is read
+	if err := resp.Body.Close(); err != nil {
+		t.Error(err)
+	}
 	if back := resp.Header.Get("Location"); back != "https://shop.example/thanks" {
 		t.Errorf("sent to %q", back)
 	}
