@@ -210,11 +210,13 @@ func ShareIntent(ctx context.Context, tx pgx.Tx, r PayRequest, realNow time.Time
 	if !shared.HeldUntil.IsZero() {
 		after["held_until"] = shared.HeldUntil
 	}
-	action := "open_payment_page"
+	entry := AuditEntry{Action: "open_payment_page"}
 	if r.CheckoutSessionID != "" {
-		action, after["checkout_session"] = "open_checkout", r.CheckoutSessionID
+		entry = AuditEntry{Action: "open_checkout"}
+		after["checkout_session"] = r.CheckoutSessionID
 	}
-	return shared, Audit(ctx, tx, AuditEntry{Actor: r.Actor, Action: action, Subject: r.InvoiceID.String(), Reason: r.Reason, After: after})
+	entry.Actor, entry.Subject, entry.Reason, entry.After = r.Actor, r.InvoiceID.String(), r.Reason, after
+	return shared, Audit(ctx, tx, entry)
 }
 
 // orNull is an instant for a nullable column.
