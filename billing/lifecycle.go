@@ -261,7 +261,8 @@ func ResumeSubscription(ctx context.Context, tx pgx.Tx, id uuid.UUID, act Act) e
 }
 
 // CancelSubscription ends a subscription: now, or with the period that is running, which is
-// then the last one billed. Of a paused subscription none is billed any more.
+// then the last one billed, but not before the end of what is billed already. Of a paused
+// subscription none is billed any more.
 //
 // Now also voids the open invoices that were never attempted. One whose attempt
 // is open keeps it: its outcome is recorded, whatever it is. One that was
@@ -327,6 +328,14 @@ func (s *lifecycle) cancelNow(ctx context.Context, tx pgx.Tx, act Act) error {
 	return s.store(ctx, tx, act, "cancel_subscription", before, append(events, s.event(act, "subscription.cancelled", nil))...)
 }
 
+// A clock that went back, by a failover say, makes a period run whose successor is
+// billed already.
+const sqlLifecycleBilledUntil = `
+SELECT upper(i.period) FROM singil.invoices i
+WHERE i.subscription_id = $1 AND i.status <> 'void'
+ORDER BY i.period_no DESC
+LIMIT 1`
+
 func (s *lifecycle) cancelAtPeriodEnd(ctx context.Context, tx pgx.Tx, act Act) error {
 	before := s.shown()
 	switch {
@@ -342,6 +351,13 @@ func (s *lifecycle) cancelAtPeriodEnd(ctx context.Context, tx pgx.Tx, act Act) e
 	end, err := schedule.Next(act.Now)
 	if err != nil {
 		return fmt.Errorf("cancel %s: %w", s.ExternalID, err)
+	}
+	var billed time.Time
+	if err := tx.QueryRow(ctx, sqlLifecycleBilledUntil, s.ID).Scan(&billed); err != nil && !errors.Is(err, pgx.ErrNoRows) {
+		return fmt.Errorf("cancel %s: %w", s.ExternalID, err)
+	}
+	if billed.After(end) {
+		end = billed.UTC()
 	}
 	s.CancelAt = &end
 	if s.NextDueAt == nil || s.NextDueAt.After(end) {

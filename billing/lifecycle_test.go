@@ -118,6 +118,36 @@ func TestCancelledAtPeriodEnd(t *testing.T) {
 	l.want("subscription.cancel_scheduled, subscription.cancelled", `SELECT string_agg(type, ', ' ORDER BY seq) FROM singil.events`)
 }
 
+// TestCancelledAtPeriodEndOfWhatIsBilled: a clock that went back makes the period
+// before run again. What is billed is billed, and the customer keeps it.
+func TestCancelledAtPeriodEndOfWhatIsBilled(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		before string // done to the period that is billed
+		ends   string
+	}{
+		"Billed":    {ends: "2026-03-31"},
+		"TakenBack": {`UPDATE singil.invoices SET status = 'void', reason = 'a mistake', next_attempt_at = NULL, claimed = false WHERE period_no = 1`, "2026-02-28"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			l := setup(t)
+			l.open(noon)
+			second := time.Date(2026, 2, 28, 4, 0, 0, 0, time.UTC)
+			l.open(second)
+			if tt.before != "" {
+				l.exec(tt.before)
+			}
+			l.tx(func(tx pgx.Tx) error {
+				return billing.CancelSubscription(t.Context(), tx, l.subscription, billing.CancelAtPeriodEnd, act(second.Add(-time.Second)))
+			})
+			l.want(tt.ends, `SELECT to_char(cancel_at, 'YYYY-MM-DD') FROM singil.subscriptions WHERE next_due_at = cancel_at`)
+			l.open(second.AddDate(0, 3, 0))
+			l.want("2 cancelled", `SELECT count(*) || ' ' || min(s.status) FROM singil.invoices i JOIN singil.subscriptions s ON s.id = i.subscription_id`)
+		})
+	}
+}
+
 func TestPlanChangesWithTheNextPeriod(t *testing.T) {
 	t.Parallel()
 	l := setup(t)

@@ -92,3 +92,36 @@ func TestParkedByAWebhookWithAnOpenAttempt(t *testing.T) {
 		t.Errorf("%s %v", got, err)
 	}
 }
+
+// TestCancelledAtPeriodEndAfterTheClockWentBack: a period is billed, the clock
+// goes back before its beginning, and the subscription is paused, cancelled at the
+// end of the period and resumed. It ends with what is billed, which is not the
+// period that runs by the clock, and is looked at then.
+func TestCancelledAtPeriodEndAfterTheClockWentBack(t *testing.T) {
+	t.Parallel()
+	w := newGround(t).newWorld("off")
+	t.Cleanup(w.close)
+	w.plan(12900, billing.IntervalUnitWeek, 1, billing.CatchUpBillAll, billing.EndActionCancel)
+	w.subscribe(w.plans[0], billing.EndActionCancel, time.Time{}, "4343434343434345")
+	w.charge(t)
+	w.set(noon.AddDate(0, 0, 7), 0)
+	w.charge(t)
+	w.checked(t)
+
+	w.set(w.now.Add(-time.Hour), time.Hour)
+	w.pauseOne(w.subs[0])
+	w.cancelAtEnd(w.subs[0])
+	w.checked(t)
+	w.resumeOne(w.subs[0])
+	w.checked(t)
+	if end := noon.AddDate(0, 0, 14); !w.subs[0].wake.Equal(end) || w.subs[0].ended {
+		t.Errorf("ended %t, due at %s, want %s", w.subs[0].ended, w.subs[0].wake, end)
+	}
+
+	w.set(noon.AddDate(0, 0, 21), time.Hour)
+	w.sweep(context.Background(), w.workers[0])
+	w.checked(t)
+	if billed := len(w.invoices("true")); billed != 2 || !w.subs[0].ended {
+		t.Errorf("ended %t with %d invoices", w.subs[0].ended, billed)
+	}
+}

@@ -154,6 +154,9 @@ func (a *agreement) pause(now time.Time) {
 func (a *agreement) resume(now time.Time) {
 	a.closePause(now)
 	a.paused, a.wake = false, a.boundary(a.cursor)
+	if !a.cancelAt.IsZero() {
+		a.wake = minTime(a.wake, a.cancelAt) // what was skipped may lie behind it, where the clock went back
+	}
 }
 
 func (a *agreement) closePause(now time.Time) {
@@ -168,6 +171,9 @@ func (a *agreement) cancelAtPeriodEnd(now time.Time) {
 	end, err := a.schedule().Next(now)
 	if err != nil {
 		panic(err)
+	}
+	for _, billed := range a.opened { // more than runs, where the clock went back
+		end = maxTime(end, billed.end)
 	}
 	a.cancelAt = end
 	if a.wake.IsZero() || a.wake.After(end) {

@@ -404,6 +404,9 @@ func (w *world) intentOf(invoice uuid.UUID) (id string) {
 	return id
 }
 
+// browser stays where it is: the shop that a customer's page sends back to is nobody's.
+var browser = &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+
 // customer answers a 3-D Secure page. That answer's webhook comes: an invoice that
 // was given up meanwhile has nothing else to learn of it by.
 func (w *world) customer(rt *rapid.T) {
@@ -415,7 +418,7 @@ func (w *world) customer(rt *rapid.T) {
 	}
 	var page string
 	w.trouble("read the page", w.look.QueryRow(context.Background(), `SELECT action_url FROM singil.invoices WHERE id = $1`, id).Scan(&page))
-	resp, err := http.PostForm(page, url.Values{"press": {rapid.SampledFrom([]string{"authorize", "fail"}).Draw(rt, "press")}})
+	resp, err := browser.PostForm(page, url.Values{"press": {rapid.SampledFrom([]string{"authorize", "fail"}).Draw(rt, "press")}})
 	if err != nil {
 		w.trouble("press", err)
 		return
@@ -461,13 +464,17 @@ func (w *world) cancel(rt *rapid.T) {
 	a := w.subscription(rt)
 	switch rapid.SampledFrom([]billing.Cancellation{billing.CancelAtPeriodEnd, billing.CancelNow}).Draw(rt, "when") {
 	case billing.CancelAtPeriodEnd:
-		if w.act(func(ctx context.Context, tx pgx.Tx) error {
-			return billing.CancelSubscription(ctx, tx, a.id, billing.CancelAtPeriodEnd, w.by())
-		}) {
-			a.cancelAtPeriodEnd(w.now)
-		}
+		w.cancelAtEnd(a)
 	case billing.CancelNow:
 		w.cancelNow(a)
+	}
+}
+
+func (w *world) cancelAtEnd(a *agreement) {
+	if w.act(func(ctx context.Context, tx pgx.Tx) error {
+		return billing.CancelSubscription(ctx, tx, a.id, billing.CancelAtPeriodEnd, w.by())
+	}) {
+		a.cancelAtPeriodEnd(w.now)
 	}
 }
 
@@ -506,6 +513,10 @@ func (w *world) resume(rt *rapid.T) {
 	if !a.paused {
 		rt.Skip()
 	}
+	w.resumeOne(a)
+}
+
+func (w *world) resumeOne(a *agreement) {
 	if w.act(func(ctx context.Context, tx pgx.Tx) error { return billing.ResumeSubscription(ctx, tx, a.id, w.by()) }) {
 		a.resume(w.now)
 		delete(w.pausedWith, a.id)
