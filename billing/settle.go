@@ -115,7 +115,8 @@ func (r lockedRow) takes(s Settlement) bool {
 
 // Settle stores judgements, all in tx, one result a settlement in the same
 // order. A success is stored whoever brings it and whenever it comes; anything
-// else only if the attempt is still open under the same fence.
+// else only if the attempt is still open under the same fence. Of several about one
+// invoice one is applied: a success, else the first that may be.
 //
 // Durable when tx commits: the outcome, the invoice's next wake-up, the
 // subscription's state, the provider's payments and the outbox events.
@@ -126,14 +127,24 @@ func Settle(ctx context.Context, tx pgx.Tx, list []Settlement, now time.Time, ho
 	}
 	w := newWrites(now, holidays)
 	results := make([]Settled, len(list))
-	for i, s := range list {
+	for _, s := range list {
 		w.record(s)
-		row, found := locked[s.Collection.IntentID]
-		if !found {
-			continue
+	}
+	became := map[uuid.UUID]string{} // invoices that are settled: a second one finds another world, next time
+	for _, success := range []bool{true, false} {
+		for i, s := range list {
+			row, found := locked[s.Collection.IntentID]
+			if !found || (s.Judgement.Ruling == Paid) != success {
+				continue
+			}
+			if status := became[s.Collection.InvoiceID]; status != "" {
+				results[i] = Settled{InvoiceStatus: status, Reason: "settled by another of the same batch"}
+				continue
+			}
+			if results[i] = w.settle(s, row); results[i].Applied {
+				became[s.Collection.InvoiceID] = results[i].InvoiceStatus
+			}
 		}
-		results[i] = w.settle(s, row)
-		delete(locked, s.Collection.IntentID) // a second one of the batch finds another world: next time
 	}
 	if err := w.flush(ctx, tx); err != nil {
 		return nil, fmt.Errorf("settle %d invoices: %w", len(list), err)
