@@ -126,14 +126,18 @@ func (f *DunningFacts) settleFact(attempt PastAttempt) {
 
 // dun stores what follows from a decline.
 func (w *writes) dun(s Settlement, row lockedRow, code DeclineCode) Settled {
-	decline := Classify(code).Confirmed()
-	if decline.Class == DeclineClassHard {
+	w.declined(row, code)
+	return w.decide(s, row, PastAttempt{CardID: row.card, ArmedAt: row.armedAt, State: AttemptDeclined, DeclineCode: code})
+}
+
+// declined is what a decline means for the card, and for the account.
+func (w *writes) declined(row lockedRow, code DeclineCode) {
+	switch Classify(code).Confirmed().Class {
+	case DeclineClassHard:
 		w.cards = append(w.cards, cardChange{ID: row.card, Code: string(code)})
-	}
-	if decline.Class == DeclineClassConfig {
+	case DeclineClassConfig:
 		w.breaker = fmt.Sprintf("the provider declines with %s: the merchant's account is set up wrongly", code)
 	}
-	return w.decide(s, row, PastAttempt{CardID: row.card, ArmedAt: row.armedAt, State: AttemptDeclined, DeclineCode: code})
 }
 
 // dunNoEffect stores what follows from an attempt that never reached a card.

@@ -113,9 +113,16 @@ func (r lockedRow) takes(s Settlement) bool {
 	return r.open() && r.attempt == s.Attempt && r.fence == s.Fence
 }
 
+// endsInReview tells whether a settlement may end the open attempt of an invoice
+// that is in front of a human: it is about that one, under its fence.
+func (r lockedRow) endsInReview(s Settlement) bool {
+	return r.status == InvoiceReview && r.intentState != IntentDead && r.open() && r.attempt == s.Attempt && r.fence == s.Fence
+}
+
 // Settle stores judgements, all in tx, one result a settlement in the same
 // order. A success is stored whoever brings it and whenever it comes; anything
-// else only if the attempt is still open under the same fence. Of several about one
+// else only if the attempt is still open under the same fence. In review an attempt
+// is ended by proof, and the invoice stays where it is. Of several about one
 // invoice one is applied: a success, else the first that may be.
 //
 // Durable when tx commits: the outcome, the invoice's next wake-up, the
@@ -191,6 +198,9 @@ func (w *writes) settle(s Settlement, row lockedRow) Settled {
 	c, j := s.Collection, s.Judgement
 	if j.Ruling == Paid {
 		return w.paid(s, row)
+	}
+	if row.endsInReview(s) {
+		return w.endInReview(s, row)
 	}
 	if !row.takes(s) {
 		return Settled{InvoiceStatus: row.status, Reason: "settled meanwhile, or about an older attempt"}
@@ -359,6 +369,22 @@ func (w *writes) park(s Settlement, row lockedRow, reason string) Settled {
 	w.invoices = append(w.invoices, invoiceChange{ID: s.Collection.InvoiceID, Status: InvoiceReview, WaitingFor: WaitingForSchedule, Reason: reason})
 	w.emit(s.Collection, "invoice.review", fields{"reason": reason})
 	return Settled{Applied: true, InvoiceStatus: InvoiceReview, Reason: reason}
+}
+
+// endInReview ends the attempt of an invoice that is in front of a human, if it is
+// proven to have taken nothing: then the human may void it. Nothing else changes,
+// and nothing is attempted again.
+func (w *writes) endInReview(s Settlement, row lockedRow) Settled {
+	switch j := s.Judgement; j.Ruling {
+	case Declined:
+		w.closeAttempt(s.Attempt, AttemptDeclined, j)
+		w.declined(row, j.Code)
+	case NoEffect, Dead:
+		w.closeAttempt(s.Attempt, AttemptNoEffect, j)
+	default:
+		return Settled{InvoiceStatus: row.status, Reason: "in review, and what became of the attempt is not proven: " + j.Reason}
+	}
+	return Settled{Applied: true, InvoiceStatus: row.status, Reason: "in review, and the attempt is over: " + s.Judgement.Reason}
 }
 
 // closeAttempt moves an attempt on; armed to review and needs_action stay open.

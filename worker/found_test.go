@@ -93,6 +93,62 @@ func TestParkedByAWebhookWithAnOpenAttempt(t *testing.T) {
 	}
 }
 
+// TestReviewIsLeftByALookAndAnOperator: an attach never reached the provider, and
+// its invoice is in front of a human. What the operator may do about it is decided
+// by what a reconcile has proven.
+func TestReviewIsLeftByALookAndAnOperator(t *testing.T) {
+	t.Parallel()
+	w := plain(t, "4343434343434345")
+	w.fault(sandbox.Fault{Kind: sandbox.ResetBefore, Endpoint: "payment_intents.attach", Times: 1})
+	id := w.charge(t)
+	ctx := context.Background()
+	if err := pgx.BeginFunc(ctx, w.pool, func(tx pgx.Tx) error {
+		m, _, _, err := billing.FindMentioned(ctx, tx, "", id)
+		if err != nil {
+			return err
+		}
+		return billing.ParkMentioned(ctx, tx, m, "a payment that nobody asked for", w.now)
+	}); err != nil {
+		t.Fatal(err)
+	}
+	void := func() bool {
+		return w.act(func(ctx context.Context, tx pgx.Tx) error { return billing.VoidInvoice(ctx, tx, id.String(), w.by()) })
+	}
+	look := func(want string) {
+		t.Helper()
+		if err := w.workers[0].Reconcile(ctx, id); err != nil {
+			t.Error(err)
+		}
+		var got string
+		err := w.look.QueryRow(ctx, `SELECT i.status || ' ' || a.state FROM singil.attempts a JOIN singil.invoices i ON i.id = a.invoice_id`).Scan(&got)
+		if err != nil || got != want {
+			t.Errorf("%s %v, want %s", got, err, want)
+		}
+	}
+	look("review review")
+	if void() {
+		t.Error("void while the outcome was open")
+	}
+	w.set(w.now.Add(billing.SendWindow+billing.SettlePeriod), 0)
+	look("review no_effect")
+	if err := w.workers[0].Charge(ctx, id); err != nil {
+		t.Error(err)
+	}
+	if !void() {
+		t.Error("not void though nothing is open")
+	}
+	w.settleDown()
+	w.checkEnd()
+	if problems := w.failures(); problems != "" {
+		t.Error(problems)
+	}
+	for _, pi := range w.box.Ledger().Intents {
+		if len(pi.Attaches) > 1 {
+			t.Errorf("attached again: %+v", pi.Attaches)
+		}
+	}
+}
+
 // TestCancelledAtPeriodEndAfterTheClockWentBack: a period is billed, the clock
 // goes back before its beginning, and the subscription is paused, cancelled at the
 // end of the period and resumed. It ends with what is billed, which is not the

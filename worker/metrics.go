@@ -189,7 +189,7 @@ func (m *Metrics) count(c *billing.Collection, j billing.Judgement, settled bill
 	if settled.Final {
 		m.uncollected.WithLabelValues(string(cmp.Or(settled.Cause, otherLabel))).Inc()
 	}
-	if settled.InvoiceStatus == billing.InvoiceReview {
+	if settled.InvoiceStatus == billing.InvoiceReview && c.Status != billing.InvoiceReview { // not one that was there
 		m.parked.Inc()
 	}
 }

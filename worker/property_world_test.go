@@ -569,15 +569,20 @@ func (j job) run(ctx context.Context, w *world, c *worker.Collector) error {
 }
 
 // takeJobs empties the queue. Jobs come in an order that does not depend on
-// random ids.
+// random ids; a batch of charges comes as so many jobs.
 func (w *world) takeJobs() (jobs []job) {
 	rows, err := w.look.Query(context.Background(), `
 		WITH taken AS (DELETE FROM river.river_job RETURNING id, kind, args)
-		SELECT t.kind, COALESCE(t.args ->> 'invoice_id', '00000000-0000-0000-0000-000000000000')::uuid, COALESCE(t.args ->> 'event_id', '')
+		SELECT replace(t.kind, 'charge_batch', 'charge'), COALESCE(l.invoice_id, '00000000-0000-0000-0000-000000000000')::uuid, COALESCE(t.args ->> 'event_id', '')
 		FROM taken t
-		LEFT JOIN singil.invoices i ON i.id::text = t.args ->> 'invoice_id'
+		CROSS JOIN LATERAL (
+		  SELECT t.args ->> 'invoice_id' AS invoice_id WHERE NOT t.args ? 'invoice_ids'
+		  UNION ALL
+		  SELECT jsonb_array_elements_text(t.args -> 'invoice_ids') WHERE t.args ? 'invoice_ids'
+		) l
+		LEFT JOIN singil.invoices i ON i.id::text = l.invoice_id
 		LEFT JOIN singil.subscriptions s ON s.id = i.subscription_id
-		ORDER BY t.kind, s.external_id, i.period_no, t.args ->> 'event_id', t.id`)
+		ORDER BY replace(t.kind, 'charge_batch', 'charge'), s.external_id, i.period_no, t.args ->> 'event_id', t.id`)
 	w.trouble("read jobs", err)
 	var j job
 	_, err = pgx.ForEachRow(rows, []any{&j.kind, &j.invoice, &j.event}, func() error {
