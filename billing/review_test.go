@@ -90,4 +90,36 @@ func TestAnAttemptEndsInReview(t *testing.T) {
 	}
 }
 
+// TestNotProvenIsGivenUpAfterALongTime: the provider does not know the intent, so
+// that nothing is ever proven. After long enough the debt may be given up, which
+// charges nobody and leaves room for money that comes after all; it is never void.
+func TestNotProvenIsGivenUpAfterALongTime(t *testing.T) {
+	t.Parallel()
+	l := setup(t)
+	id := l.open(noon)[0]
+	armed := l.arm(l.load(id, noon), "pi_1", noon).Armed
+	gone := billing.Judgement{Ruling: billing.Park, Reason: "the provider does not know the intent", Evidence: "retrieve"}
+	give := func(now time.Time) func(pgx.Tx) error {
+		return func(tx pgx.Tx) error { return billing.MarkUncollectible(t.Context(), tx, id.String(), act(now)) }
+	}
+	long := noon.Add(billing.PatienceWithProvider + time.Second)
+	l.refused(give(long)) // open: the ladder of looks is not over
+	l.settle(billing.Settlement{Collection: l.load(id, noon), Attempt: armed.AttemptID, Fence: armed.Fence, Judgement: gone}, noon)
+	l.refused(give(noon.Add(billing.PatienceWithProvider)))
+	l.refused(func(tx pgx.Tx) error { return billing.VoidInvoice(t.Context(), tx, id.String(), act(long)) })
+	l.tx(give(long))
+	l.want("uncollectible review", sqlInvoiceAndAttempt)
+	if due := l.open(long.AddDate(0, 0, 5)); len(due) != 0 {
+		t.Errorf("claimed %v", due)
+	}
+	if r := l.arm(l.load(id, long), "pi_1", long); r.Err == nil {
+		t.Error("an invoice that was given up was armed")
+	}
+	l.settle(billing.Settlement{
+		Collection: l.load(id, long), Attempt: armed.AttemptID, Fence: armed.Fence, Source: "webhook",
+		Judgement: billing.Judgement{Ruling: billing.Paid, Payment: paidPayment("pay_1"), Evidence: "retrieve"},
+	}, long)
+	l.want("paid succeeded", sqlInvoiceAndAttempt)
+}
+
 const sqlInvoiceAndAttempt = `SELECT i.status || ' ' || a.state FROM singil.attempts a JOIN singil.invoices i ON i.id = a.invoice_id`

@@ -26,9 +26,13 @@ FOR UPDATE OF i`
 
 // Read behind the lock: nothing can be armed or settled until the transaction ends.
 const sqlGiveUpStanding = `
-SELECT (SELECT a.state FROM singil.attempts a WHERE a.invoice_id = $1 AND a.state IN ('armed', 'review', 'needs_action') LIMIT 1),
+SELECT open.state, open.armed_at,
        (SELECT p.payment_id FROM singil.payments p
-        WHERE p.invoice_id = $1 AND p.status <> 'failed' AND p.refunded_minor < p.amount_minor LIMIT 1)`
+        WHERE p.invoice_id = $1 AND p.status <> 'failed' AND p.refunded_minor < p.amount_minor LIMIT 1)
+FROM (VALUES (1)) AS always
+LEFT JOIN LATERAL (
+  SELECT a.state, a.armed_at FROM singil.attempts a WHERE a.invoice_id = $1 AND a.state IN ('armed', 'review', 'needs_action') LIMIT 1
+) open ON true`
 
 const sqlGiveUp = `
 UPDATE singil.invoices
@@ -46,7 +50,9 @@ func VoidInvoice(ctx context.Context, tx pgx.Tx, id string, act Act) error {
 }
 
 // MarkUncollectible gives a debt up: it is not charged any more and still owed.
-// Money that comes late makes it paid. What VoidInvoice refuses is refused.
+// Money that comes late makes it paid. What VoidInvoice refuses is refused, but for
+// an attempt in review that is older than PatienceWithProvider: not every outcome
+// can be found out, and what is given up is never charged again, whatever it was.
 func MarkUncollectible(ctx context.Context, tx pgx.Tx, id string, act Act) error {
 	return giveUp(ctx, tx, id, InvoiceUncollectible, AuditEntry{Action: "mark_uncollectible"}, act)
 }
@@ -80,10 +86,11 @@ func giveUp(ctx context.Context, tx pgx.Tx, id, status string, entry AuditEntry,
 		return fmt.Errorf("lock invoice %s: %w", parsed, err)
 	}
 	var open, payment *string
-	if err := tx.QueryRow(ctx, sqlGiveUpStanding, i.id).Scan(&open, &payment); err != nil {
+	var armedAt *time.Time
+	if err := tx.QueryRow(ctx, sqlGiveUpStanding, i.id).Scan(&open, &armedAt, &payment); err != nil {
 		return fmt.Errorf("look at invoice %s: %w", i.id, err)
 	}
-	if err := i.mayGiveUp(status, open, payment, act.Now); err != nil {
+	if err := i.mayGiveUp(status, open, payment, orZero(armedAt), act.Now); err != nil {
 		return err
 	}
 	if _, err := tx.Exec(ctx, sqlGiveUp, i.id, status, act.Reason); err != nil {
@@ -118,7 +125,9 @@ func giveUp(ctx context.Context, tx pgx.Tx, id, status string, entry AuditEntry,
 }
 
 // mayGiveUp says why the invoice may not be given up.
-func (i givenUp) mayGiveUp(status string, open, payment *string, now time.Time) error {
+func (i givenUp) mayGiveUp(status string, open, payment *string, armedAt, now time.Time) error {
+	patient := status == InvoiceUncollectible && i.status == InvoiceReview && open != nil && AttemptState(*open) == AttemptReview &&
+		now.Sub(armedAt) > PatienceWithProvider
 	switch {
 	case i.status == status:
 		return refused("invoice %s is %s already", i.id, i.status)
@@ -126,7 +135,7 @@ func (i givenUp) mayGiveUp(status string, open, payment *string, now time.Time) 
 		return refused("invoice %s is %s, and that is final", i.id, i.status)
 	case open != nil && AttemptState(*open) == AttemptNeedsAction:
 		return refused("invoice %s: the customer may still authorise the attempt, and the money would belong to nothing; wait until it has an outcome", i.id)
-	case open != nil:
+	case open != nil && !patient:
 		return refused("invoice %s: the outcome of its last attempt is not known, and money may be on its way: singil reconcile %s --reason ... first", i.id, i.id)
 	case i.status == InvoiceOpen && orZero(i.held).After(now):
 		return refused("invoice %s: the customer has the payment page open until %s, and may be paying now; it passes by itself", i.id, rfc3339(*i.held))
