@@ -81,7 +81,7 @@ func (a *api) invoices() {
 	a.giveUp("void", "Take a debt back: it is never charged again, and that is final",
 		"It is refused while an outcome is open, because money may be on its way, and while PayMongo holds money for it: refund that first.", billing.VoidInvoice)
 	a.giveUp("mark-uncollectible", "Give a debt up: it is not charged any more, and still owed",
-		"The subscription goes on as it is. Money that comes late makes the invoice paid. It is refused while an outcome is open.", billing.MarkUncollectible)
+		"The subscription goes on as it is. Money that comes late makes the invoice paid. It is refused while an outcome is open, unless the invoice is in review and nothing was proven for 72 hours behind the attempt.", billing.MarkUncollectible)
 }
 
 // notRetried tells what holds all charging from what is about this invoice.
