@@ -137,6 +137,8 @@ const sqlWriteNewIntents = `
 INSERT INTO singil.payment_intents (id, invoice_id, amount_minor, currency, livemode, generation, create_key)
 SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::bigint[], $4::text[], $5::boolean[], $6::int[], $7::text[])`
 
+// An invoice that stays open keeps its looks at what the customer's page may have
+// done: one that is paused or held is not charged, which would look first.
 const sqlWriteInvoices = `
 UPDATE singil.invoices i
 SET status = r.status,
@@ -152,8 +154,9 @@ SET status = r.status,
     payment_id = NULLIF(r.payment_id, ''),
     look_back_at = CASE WHEN r.status IN ('uncollectible', 'review')
                              AND (i.attempt_count > 0 OR EXISTS (SELECT FROM singil.payment_intents pi WHERE pi.invoice_id = i.id AND pi.shared_at IS NOT NULL))
-                        THEN $12::timestamptz + interval '1 day' END,
-    look_backs = 0,
+                        THEN $12::timestamptz + interval '1 day'
+                        WHEN r.status = 'open' THEN i.look_back_at END,
+    look_backs = CASE WHEN r.status = 'open' THEN i.look_backs ELSE 0 END,
     updated_at = clock_timestamp()
 FROM unnest($1::uuid[], $2::text[], $3::timestamptz[], $4::text[], $5::int[], $6::text[], $7::text[], $8::text[], $9::text[], $10::timestamptz[], $11::text[])
   AS r (id, status, next_attempt_at, waiting_for, polls, trigger, code, reason, action_url, paid_at, payment_id)

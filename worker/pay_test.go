@@ -129,6 +129,29 @@ func TestHoldEndsByItself(t *testing.T) {
 	p.oneIntent()
 }
 
+// TestPaidOnThePageWhilePaused: nothing is charged that would look first, and a
+// run that finds the invoice held or paused does not take the look away.
+func TestPaidOnThePageWhilePaused(t *testing.T) {
+	t.Parallel()
+	p := owing(t, goodCard)
+	invoice := p.openInvoice()
+	page := p.pay(invoice)
+	id := uuid.MustParse(p.text(`SELECT id::text FROM singil.subscriptions`))
+	p.tx(func(tx pgx.Tx) error { return billing.PauseSubscription(t.Context(), tx, id, p.act()) })
+	if err := p.collector.Charge(t.Context(), invoice); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.attach(page.PaymentIntentID, page.ClientKey, p.newCard(goodCard)); err != nil {
+		t.Fatal(err)
+	}
+	p.set(noon.Add(billing.PayHold))
+	p.tick()
+	if got := p.text(`SELECT status || ' ' || attempt_count FROM singil.invoices`); got != "paid 0" {
+		t.Error(got)
+	}
+	p.oneIntent()
+}
+
 func TestHoldsDoNotKeepAnAttemptFromBeingMade(t *testing.T) {
 	t.Parallel()
 	p := owing(t, goodCard)
