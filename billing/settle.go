@@ -110,13 +110,18 @@ func (r lockedRow) takes(s Settlement) bool {
 	case s.Attempt == uuid.Nil:
 		return !r.open() && r.fence == s.Collection.Fence
 	}
+	return r.isAbout(s)
+}
+
+// isAbout tells whether a settlement is about the open attempt, under its fence.
+func (r lockedRow) isAbout(s Settlement) bool {
 	return r.open() && r.attempt == s.Attempt && r.fence == s.Fence
 }
 
 // endsInReview tells whether a settlement may end the open attempt of an invoice
-// that is in front of a human: it is about that one, under its fence.
+// that is in front of a human.
 func (r lockedRow) endsInReview(s Settlement) bool {
-	return r.status == InvoiceReview && r.intentState != IntentDead && r.open() && r.attempt == s.Attempt && r.fence == s.Fence
+	return r.status == InvoiceReview && r.intentState != IntentDead && r.isAbout(s)
 }
 
 // Settle stores judgements, all in tx, one result a settlement in the same

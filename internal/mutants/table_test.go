@@ -35,9 +35,9 @@ var mutants = []mutant{
 	{
 		name: "new-intent-per-attempt",
 		what: "A decline gives the intent up and opens another one.",
-		edits: []edit{{"billing/settle.go", "\t\tw.closeAttempt(s.Attempt, AttemptDeclined, j)\n", "\t\tw.closeAttempt(s.Attempt, AttemptDeclined, j)\n" +
+		edits: []edit{{"billing/settle.go", "\t\tw.closeAttempt(s.Attempt, AttemptDeclined, j)\n\t\treturn w.dun(", "\t\tw.closeAttempt(s.Attempt, AttemptDeclined, j)\n" +
 			"\t\tw.intents = append(w.intents, intentChange{ID: row.intent, State: IntentDead, Proof: s.Seen})\n" +
-			"\t\tw.newIntents = append(w.newIntents, newIntent{InvoiceID: c.InvoiceID, Amount: c.Amount, Livemode: c.Livemode, Generation: c.Generation + 1, Key: nextKey(c.CreateKey, c.Generation)})\n"}},
+			"\t\tw.newIntents = append(w.newIntents, newIntent{InvoiceID: c.InvoiceID, Amount: c.Amount, Livemode: c.Livemode, Generation: c.Generation + 1, Key: nextKey(c.CreateKey, c.Generation)})\n\t\treturn w.dun("}},
 		layers: []layer{model.with("^TestModel$/^ProtocolDeclines$"), books.with("^TestDeclineThenPaidNextDay$")},
 	},
 	{
@@ -188,13 +188,13 @@ var mutants = []mutant{
 	{
 		name:   "fence-not-checked",
 		what:   "A worker arms on what it loaded before another one armed and settled.",
-		edits:  []edit{{"billing/arm_check.go", "intent.open, intent.fence != r.Fence,", "intent.open,"}},
+		edits:  []edit{{"billing/arm_check.go", "intent.checkout, intent.fence != r.Fence,", "intent.checkout,"}},
 		layers: []layer{unit.with("^TestArmRequestCheck$"), model, books.with("^TestStaleLoadArmsNothing$")},
 	},
 	{
 		name:   "open-attempt-not-checked",
 		what:   "A second attempt is armed while the outcome of the first is open.",
-		edits:  []edit{{"billing/arm_check.go", "intent.open, intent.fence != r.Fence,", "intent.fence != r.Fence,"}},
+		edits:  []edit{{"billing/arm_check.go", "intent.open, intent.checkout,", "intent.checkout,"}},
 		layers: []layer{unit.with("^TestArmRequestCheck$"), model, books.with("^TestStaleLoadArmsNothing$")},
 	},
 	{
@@ -296,7 +296,7 @@ var mutants = []mutant{
 	{
 		name:   "hard-decline-not-remembered",
 		what:   "A card that was declined for good is not blocked for other invoices.",
-		edits:  []edit{{"billing/choose.go", "if decline.Class == DeclineClassHard {", "if false {"}},
+		edits:  []edit{{"billing/choose.go", "\tcase DeclineClassHard:\n\t\tw.cards", "\tcase \"\":\n\t\tw.cards"}},
 		layers: []layer{charging.with("^TestHardDeclineMovesOnToTheNextCard$")},
 	},
 	{
