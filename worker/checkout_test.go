@@ -343,31 +343,7 @@ func TestCheckoutRefused(t *testing.T) {
 // the same moment. Whatever happens, each invoice is paid once.
 func TestCheckoutRaces(t *testing.T) {
 	t.Parallel()
-	p := setupPresent(t)
-	seed := rand.Uint64()
-	t.Logf("seed %d", seed)
-	profile := p.box.Profile()
-	profile.AcquirerLatency = sandbox.Duration(3 * time.Millisecond)
-	if err := p.box.SetProfile(profile); err != nil {
-		t.Fatal(err)
-	}
-	for _, endpoint := range []string{"payment_intents.attach", "payment_intents.create", "payment_intents.cancel", "checkout_sessions.*"} {
-		p.fault(sandbox.Fault{Kind: sandbox.ResetAfter, Endpoint: endpoint, Probability: 0.2})
-	}
-	const many = 18
-	for i := range many {
-		p.subscribe("s"+string(rune('a'+i)), []string{goodCard, noFundsCard, threeDSCard}[i%3])
-	}
-	p.openInvoice()
-	var ids []uuid.UUID
-	rows, err := p.pool.Query(t.Context(), `SELECT id FROM singil.invoices ORDER BY id`)
-	if err == nil {
-		ids, err = pgx.CollectRows(rows, pgx.RowTo[uuid.UUID])
-	}
-	if err != nil || len(ids) != many {
-		t.Fatal(len(ids), err)
-	}
-	p.exec(`UPDATE singil.invoices SET claimed = true`)
+	p, ids, seed := racing(t, 18, "payment_intents.attach", "payment_intents.create", "payment_intents.cancel", "checkout_sessions.*")
 	for round := range 3 {
 		var all sync.WaitGroup
 		for i, id := range ids {
@@ -396,18 +372,8 @@ func TestCheckoutRaces(t *testing.T) {
 		p.set(p.now.Add(20 * time.Minute))
 		p.tick()
 	}
-	p.box.ClearFaults()
-	for _, id := range ids {
-		if p.pay(id).Step == billing.PayDone {
-			continue
-		}
-		page := p.pay(id)
-		if _, err := p.attach(page.PaymentIntentID, page.ClientKey, p.newCard(goodCard)); err != nil {
-			t.Errorf("%+v: %v", page, err)
-		}
-		p.wantPage(p.check(id), billing.PayDone, false)
-	}
-	t.Logf("%d intents for %d invoices", p.number(`SELECT count(*) FROM singil.payment_intents`), many)
+	p.payTheRest(ids)
+	t.Logf("%d intents for %d invoices", p.number(`SELECT count(*) FROM singil.payment_intents`), len(ids))
 	p.checkBooks()
 	p.checkInvariants()
 }
