@@ -6,8 +6,8 @@
 -- part as it is. The one long step is billed_periods: 20 µs a period or so.
 --
 -- The parts of invoices and attempts are ranges of the invoice's id, which begins
--- with the millisecond it was made in: so the primary key stays one, and every
--- foreign key to invoices too. Events are cut by their number.
+-- with the millisecond it was made in: so the primary key stays one. Events are cut
+-- by their number.
 
 SET LOCAL search_path = singil, public;
 
@@ -36,25 +36,24 @@ END $$;
 
 -- Invoices -------------------------------------------------------------------
 
-ALTER TABLE payment_intents DROP CONSTRAINT price_of_the_invoice;
-ALTER TABLE attempts DROP CONSTRAINT attempts_invoice_id_fkey;
 ALTER TABLE payments DROP CONSTRAINT payments_invoice_id_fkey;
 ALTER TABLE invoices RENAME TO invoices_first;
+DROP TRIGGER guard_new_invoices ON invoices_first;
 DROP TRIGGER guard_invoices ON invoices_first;
 DROP TRIGGER id_is_forever ON invoices_first;
+DROP TRIGGER append_only ON invoices_first;
 CREATE TABLE invoices (LIKE invoices_first INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING INDEXES INCLUDING COMMENTS) PARTITION BY RANGE (id);
 ALTER TABLE invoices
-  ADD FOREIGN KEY (subscription_id) REFERENCES subscriptions ON DELETE RESTRICT,
-  ADD FOREIGN KEY (customer_id) REFERENCES customers ON DELETE RESTRICT,
   ADD FOREIGN KEY (livemode) REFERENCES instance (livemode),
   ADD FOREIGN KEY (payment_method_id) REFERENCES payment_methods ON DELETE RESTRICT;
 ALTER TABLE invoices ATTACH PARTITION invoices_first FOR VALUES FROM (MINVALUE) TO ('{cut}');
-ALTER TABLE payment_intents ADD CONSTRAINT price_of_the_invoice FOREIGN KEY (invoice_id, amount_minor, currency, livemode)
-  REFERENCES invoices (id, amount_minor, currency, livemode) ON DELETE RESTRICT;
 ALTER TABLE payments ADD FOREIGN KEY (invoice_id) REFERENCES invoices ON DELETE RESTRICT;
+CREATE TRIGGER guard_new_invoices AFTER INSERT ON invoices
+  REFERENCING NEW TABLE AS n FOR EACH STATEMENT EXECUTE FUNCTION guard_new_invoices();
 CREATE TRIGGER guard_invoices AFTER UPDATE ON invoices
   REFERENCING OLD TABLE AS o NEW TABLE AS n FOR EACH STATEMENT EXECUTE FUNCTION guard_invoices();
 CREATE TRIGGER id_is_forever BEFORE UPDATE OF id ON invoices FOR EACH STATEMENT EXECUTE FUNCTION id_is_forever();
+CREATE TRIGGER append_only BEFORE DELETE OR TRUNCATE ON invoices FOR EACH STATEMENT EXECUTE FUNCTION append_only();
 CREATE TRIGGER bill_periods AFTER INSERT ON invoices
   REFERENCING NEW TABLE AS n FOR EACH STATEMENT EXECUTE FUNCTION bill_periods();
 
@@ -72,11 +71,7 @@ DROP TRIGGER append_only ON attempts_first;
 ALTER TABLE attempts_first DROP CONSTRAINT attempts_pkey;
 DROP INDEX one_open_attempt, one_successful_attempt;
 CREATE TABLE attempts (LIKE attempts_first INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING INDEXES INCLUDING COMMENTS) PARTITION BY RANGE (invoice_id);
-ALTER TABLE attempts
-  ADD PRIMARY KEY (id, invoice_id),
-  ADD FOREIGN KEY (payment_intent_id) REFERENCES payment_intents ON DELETE RESTRICT,
-  ADD FOREIGN KEY (invoice_id) REFERENCES invoices ON DELETE RESTRICT,
-  ADD FOREIGN KEY (payment_method_id) REFERENCES payment_methods ON DELETE RESTRICT;
+ALTER TABLE attempts ADD PRIMARY KEY (id, invoice_id);
 CREATE UNIQUE INDEX one_open_attempt ON attempts (payment_intent_id, invoice_id) WHERE state IN ('armed', 'review', 'needs_action');
 CREATE UNIQUE INDEX one_successful_attempt ON attempts (payment_intent_id, invoice_id) WHERE state = 'succeeded';
 ALTER TABLE attempts ATTACH PARTITION attempts_first FOR VALUES FROM (MINVALUE) TO ('{cut}');

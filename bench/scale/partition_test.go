@@ -85,7 +85,9 @@ func TestPartitioning(t *testing.T) {
 		`SELECT count(*) FROM singil.invoices_rest`:                                                         0,
 		`SELECT count(*) FROM singil.payments WHERE status = 'paid'`:                                        150,
 		`SELECT count(*) FROM singil.payment_intents WHERE state = 'succeeded'`:                             150,
-		`SELECT count(*) FROM pg_constraint WHERE conrelid = 'singil.invoices'::regclass AND contype = 'f'`: 4,
+		`SELECT count(*) FROM pg_constraint WHERE conrelid = 'singil.invoices'::regclass AND contype = 'f'`: 2,
+		`SELECT count(*) FROM pg_trigger WHERE tgrelid = 'singil.invoices'::regclass AND NOT tgisinternal`:  5,
+		`SELECT count(*) FROM pg_trigger WHERE tgrelid = 'singil.attempts'::regclass AND NOT tgisinternal`:  4,
 	} {
 		if got := w.count(t, sql); got != want {
 			t.Errorf("%s: %d, want %d", sql, got, want)
