@@ -72,7 +72,11 @@ func newGround(t *testing.T) *ground {
 		_, err := tx.Exec(ctx, `
 			ALTER TABLE singil.attempts DISABLE TRIGGER append_only;
 			ALTER TABLE singil.payments DISABLE TRIGGER append_only;
-			ALTER TABLE singil.payment_intents DISABLE TRIGGER append_only`)
+			ALTER TABLE singil.payment_intents DISABLE TRIGGER append_only;
+			ALTER TABLE singil.invoices DISABLE TRIGGER append_only;
+			ALTER TABLE singil.subscriptions DISABLE TRIGGER append_only;
+			ALTER TABLE singil.payment_methods DISABLE TRIGGER append_only;
+			ALTER TABLE singil.customers DISABLE TRIGGER append_only`)
 		return err
 	}); err != nil {
 		t.Fatal(err)
