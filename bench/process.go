@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -105,6 +106,21 @@ func (p *process) lastWords() string {
 		return err.Error()
 	}
 	return string(content[max(0, len(content)-2000):])
+}
+
+// warnings are the last few lines of its log that are no mere information.
+func (p *process) warnings() []string {
+	content, err := os.ReadFile(p.log)
+	if err != nil {
+		return []string{err.Error()}
+	}
+	var found []string
+	for line := range strings.Lines(string(content)) {
+		if strings.Contains(line, `"level":"WARN"`) || strings.Contains(line, `"level":"ERROR"`) {
+			found = append(found, p.name+": "+strings.TrimSpace(line))
+		}
+	}
+	return found[max(0, len(found)-3):]
 }
 
 // until asks again and again, until the answer is yes.

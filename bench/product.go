@@ -239,6 +239,23 @@ func (p *product) nothingOpen(ctx context.Context) (yes bool, err error) {
 	return yes, err
 }
 
+// Business time stands still: who waits for a later hour waits for ever.
+const sqlWhyOpen = `
+SELECT COALESCE(string_agg(format('%s %s, claimed %s, waiting for the %s, %s attempts, the last %s; reason: %s',
+         o.n, o.status, o.claimed, o.waiting_for, o.attempt_count, o.attempt, o.reason), E'\n'), '')
+FROM (SELECT count(*) AS n, i.status, i.claimed, i.waiting_for, i.attempt_count, i.reason,
+             (SELECT a.state FROM singil.attempts a WHERE a.invoice_id = i.id ORDER BY a.no DESC LIMIT 1) AS attempt
+      FROM singil.invoices i WHERE i.status NOT IN ('paid', 'void') GROUP BY 2, 3, 4, 5, 6, 7 LIMIT 10) o`
+
+// whyOpen tells of the invoices that are not paid.
+func (p *product) whyOpen(ctx context.Context) string {
+	var why string
+	if err := p.pool.QueryRow(ctx, sqlWhyOpen).Scan(&why); err != nil {
+		return err.Error()
+	}
+	return why
+}
+
 const sqlPaid = `
 SELECT i.id::text, i.payment_id, i.amount_minor
 FROM singil.invoices i JOIN singil.subscriptions s ON s.id = i.subscription_id

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 
@@ -222,12 +223,25 @@ func (r *rig) charged(ctx context.Context, c contender, n int, latency time.Dura
 		return calls.Paid >= int64(n), err
 	})
 	if err != nil {
-		return fmt.Errorf("%d of %d are paid: %w", calls.Paid, n, err)
+		return fmt.Errorf("%d of %d are paid: %w%s", calls.Paid, n, err, r.why(ctx, c))
 	}
 	if err := until(ctx, time.Millisecond, patience, func() (bool, error) { return c.nothingOpen(ctx) }); err != nil {
-		return fmt.Errorf("all are paid, and not in the books: %w", err)
+		return fmt.Errorf("all are paid, and not in the books: %w%s", err, r.why(ctx, c))
 	}
 	return nil
+}
+
+// why tells what singil's books and logs say of a round that does not end.
+func (r *rig) why(ctx context.Context, c contender) string {
+	p, ours := c.(*product)
+	if !ours {
+		return ""
+	}
+	said := []string{"", p.whyOpen(ctx)}
+	for _, process := range r.processes {
+		said = append(said, process.warnings()...)
+	}
+	return strings.Join(said, "\n")
 }
 
 // allowed is how many charges a second singil's own limits allow of n, each of two calls, if it takes no time itself. 0:
