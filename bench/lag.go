@@ -114,6 +114,7 @@ func (d *Delays) crowd(ctx context.Context, r *rig) (err error) {
 	if _, err := p.pool.Exec(ctx, `UPDATE singil.instance SET virtual_now = NULL`); err != nil {
 		return err
 	}
+	p.realTime = true
 	if err := r.resetProvider(ctx, 0); err != nil {
 		return err
 	}

@@ -106,6 +106,7 @@ func bench(ctx context.Context, args []string) (err error) {
 		}
 		log.Info("measured", "part", part.name, "took", time.Since(began).Round(time.Second))
 	}
+	report.PutOff = r.putOffs
 	report.finish()
 	if err := report.write(os.Stdout); err != nil {
 		return err

@@ -30,6 +30,7 @@ type product struct {
 	pool     *pgxpool.Pool
 	river    *river.Client[pgx.Tx]
 	now      time.Time // business time
+	realTime bool      // instead of now
 	rate     float64   // PAYMONGO_RATE; 0: none
 	crowd    int       // SINGIL_IN_FLIGHT; 0: singil's own
 	inFlight int       // how many charges a daemon has under way at most, as the last one says

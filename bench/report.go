@@ -39,6 +39,7 @@ type Report struct {
 	Intake     *Intake           `json:"intake,omitempty"`
 	Statements []Statement       `json:"statements,omitempty"`
 	Targets    []Target          `json:"targets,omitempty"`
+	PutOff     []string          `json:"put_off,omitempty"` // what was not charged when it was due
 }
 
 func newReport(ctx context.Context, r *rig) (*Report, error) {
@@ -193,6 +194,10 @@ func (r *Report) write(out io.Writer) error {
 		for _, t := range r.Targets {
 			fmt.Fprintf(w, "| %s | %s | %s | %s |\n", t.Name, t.Wanted, t.Measured, met(t.Met))
 		}
+	}
+	if len(r.PutOff) > 0 {
+		fmt.Fprintf(w, "\n## Put off\n\nSingil's time stands still but where it is moved. Of these nothing came any more until it was:\n\n```\n%s\n```\n",
+			strings.Join(r.PutOff, "\n"))
 	}
 	if len(r.Charges) > 0 {
 		writeCharges(w, r.Charges)

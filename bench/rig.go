@@ -46,6 +46,7 @@ type rig struct {
 	statements []Statement
 	processes  []*process
 	started    int
+	putOffs    []string // what did not come when it was due
 }
 
 func openRig(ctx context.Context, o options, log *slog.Logger) (_ *rig, err error) {

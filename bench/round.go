@@ -213,14 +213,27 @@ func pause(ctx context.Context, client *river.Client[pgx.Tx], queue string) erro
 // patienceFor is far more than anything takes that is done to n invoices.
 func patienceFor(n int) time.Duration { return 2*time.Minute + time.Duration(n)*3*time.Millisecond }
 
+// putOffAfter is how long nothing may happen before we take it that what is left was put off.
+const putOffAfter = 20 * time.Second
+
 // charged waits until n payments were taken, and then until all of it is in the books.
 func (r *rig) charged(ctx context.Context, c contender, n int, latency time.Duration) error {
 	patience := patienceFor(n) + time.Duration(n)*latency/20
 	var calls stub.Counts
+	moved := time.Now()
 	err := until(ctx, 5*time.Millisecond, patience, func() (bool, error) {
+		before := calls
 		var err error
-		calls, err = r.calls(ctx)
-		return calls.Paid >= int64(n), err
+		if calls, err = r.calls(ctx); err != nil || calls.Paid >= int64(n) {
+			return err == nil, err
+		}
+		if calls != before {
+			moved = time.Now()
+		} else if time.Since(moved) > putOffAfter {
+			moved = time.Now()
+			return false, r.putOff(ctx, c, int64(n)-calls.Paid)
+		}
+		return false, nil
 	})
 	if err != nil {
 		return fmt.Errorf("%d of %d are paid: %w%s", calls.Paid, n, err, r.why(ctx, c))
@@ -229,6 +242,19 @@ func (r *rig) charged(ctx context.Context, c contender, n int, latency time.Dura
 		return fmt.Errorf("all are paid, and not in the books: %w%s", err, r.why(ctx, c))
 	}
 	return nil
+}
+
+// putOff moves singil's clock on when nothing happens any more: what it put off by some minutes would otherwise never
+// come. The report tells of it, and the round is as slow as that made it.
+func (r *rig) putOff(ctx context.Context, c contender, left int64) error {
+	p, ours := c.(*product)
+	if !ours || p.realTime {
+		return nil
+	}
+	note := fmt.Sprintf("%s: %d were put off, and the clock moved on to reach them:%s", p.database, left, r.why(ctx, c))
+	r.log.Warn(note)
+	r.putOffs = append(r.putOffs, note)
+	return p.moveClock(ctx, p.now.Add(5*time.Minute))
 }
 
 // why tells what singil's books and logs say of a round that does not end.
