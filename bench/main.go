@@ -204,7 +204,9 @@ func runStub(context.Context) error {
 	if err != nil {
 		return err
 	}
-	server := &http.Server{Handler: &stub.Stub{Now: time.Now}, ReadHeaderTimeout: 5 * time.Second}
+	// Longer than a client keeps a connection it does not use. A connection that was dialled and never used is closed
+	// after the time for a header, too: with 5 s, a warm-up's fell under the first requests of its round.
+	server := &http.Server{Handler: &stub.Stub{Now: time.Now}, ReadHeaderTimeout: 2 * time.Minute}
 	stop, cancel := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer cancel()
 	context.AfterFunc(stop, func() { _ = server.Close() }) // nothing is lost with it

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -236,10 +237,10 @@ func (r *rig) charged(ctx context.Context, c contender, n int, latency time.Dura
 		return false, nil
 	})
 	if err != nil {
-		return fmt.Errorf("%d of %d are paid: %w%s", calls.Paid, n, err, r.why(ctx, c))
+		return fmt.Errorf("%d of %d are paid: %w\n%s", calls.Paid, n, err, strings.Join(r.why(ctx, c), "\n"))
 	}
 	if err := until(ctx, time.Millisecond, patience, func() (bool, error) { return c.nothingOpen(ctx) }); err != nil {
-		return fmt.Errorf("all are paid, and not in the books: %w%s", err, r.why(ctx, c))
+		return fmt.Errorf("all are paid, and not in the books: %w\n%s", err, strings.Join(r.why(ctx, c), "\n"))
 	}
 	return nil
 }
@@ -251,23 +252,25 @@ func (r *rig) putOff(ctx context.Context, c contender, left int64) error {
 	if !ours || p.realTime {
 		return nil
 	}
-	note := fmt.Sprintf("%s: %d were put off, and the clock moved on to reach them:%s", p.database, left, r.why(ctx, c))
+	told := strings.Join(r.putOffs, "\n")
+	fresh := slices.DeleteFunc(r.why(ctx, c), func(line string) bool { return strings.Contains(told, line) })
+	note := fmt.Sprintf("%s: %d were put off, and the clock moved on to reach them:\n%s", p.database, left, strings.Join(fresh, "\n"))
 	r.log.Warn(note)
 	r.putOffs = append(r.putOffs, note)
 	return p.moveClock(ctx, p.now.Add(5*time.Minute))
 }
 
 // why tells what singil's books and logs say of a round that does not end.
-func (r *rig) why(ctx context.Context, c contender) string {
+func (r *rig) why(ctx context.Context, c contender) []string {
 	p, ours := c.(*product)
 	if !ours {
-		return ""
+		return nil
 	}
-	said := []string{"", p.whyOpen(ctx)}
+	said := []string{p.whyOpen(ctx)}
 	for _, process := range r.processes {
 		said = append(said, process.warnings()...)
 	}
-	return strings.Join(said, "\n")
+	return said
 }
 
 // allowed is how many charges a second singil's own limits allow of n, each of two calls, if it takes no time itself. 0:

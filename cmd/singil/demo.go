@@ -166,8 +166,8 @@ func serveLoopback(handler http.Handler) (*http.Server, string, error) {
 	if err != nil {
 		return nil, "", err
 	}
-	server := &http.Server{Handler: handler, ReadHeaderTimeout: 5 * time.Second}
-	go func() { _ = server.Serve(listener) }() // ends with Close
+	server := &http.Server{Handler: handler, ReadHeaderTimeout: time.Minute} // longer than a client keeps an unused connection
+	go func() { _ = server.Serve(listener) }()                               // ends with Close
 	return server, "http://" + listener.Addr().String(), nil
 }
 

@@ -159,8 +159,8 @@ func runSandbox(ctx context.Context, listen string, opts sandbox.Options, factor
 	}
 	server := &http.Server{
 		Handler:           box,
-		ReadHeaderTimeout: 10 * time.Second,
-		ReadTimeout:       30 * time.Second,
+		ReadHeaderTimeout: time.Minute, // longer than a client keeps a connection it dialled and does not use
+		ReadTimeout:       time.Minute,
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    64 << 10,
 		ErrorLog:          slog.NewLogLogger(slog.NewTextHandler(stderr, nil), slog.LevelWarn),
