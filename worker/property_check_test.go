@@ -160,7 +160,7 @@ func (w *world) checkMoney(b *books, ledger sandbox.Ledger) {
 		}
 		refused, mine := 0, 0
 		for _, at := range pi.Attaches {
-			if !w.onPage[at.PaymentMethod] {
+			if w.saved[at.PaymentMethod] {
 				mine++
 			}
 			if strings.HasPrefix(at.Outcome, "declined") || strings.HasPrefix(at.Outcome, "refused") {

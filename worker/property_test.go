@@ -5,7 +5,6 @@ import (
 	"flag"
 	"fmt"
 	"net/http"
-	"net/url"
 	"os"
 	"runtime"
 	"slices"
@@ -131,6 +130,7 @@ func (w *world) actions() map[string]func(*rapid.T) {
 	actions := map[string]func(*rapid.T){
 		"Charge":  w.chargeOne,
 		"Webhook": w.webhook, "Customer": w.customer, "Page": w.page, "Page again": w.page, "Refund": w.refund,
+		"Checkout": w.checkout, "Checkout again": w.checkout, "HostedPage": w.hostedPage,
 		"Cancel": w.cancel, "Pause": w.pause, "Resume": w.resume, "ReplaceCard": w.replaceCard, "PlanChange": w.planChange,
 		"OperatorRetry": w.operatorRetry, "BulkRetry": w.bulkRetry, "ClockForward": w.clockForward, "ClockBack": w.clockBack,
 		"Freeze": w.freeze, "Unfreeze": w.liftFreeze, "CloseBreaker": w.mendBreaker, "Budget": w.budget,
@@ -277,6 +277,8 @@ func (w *world) race(rt *rapid.T) {
 		"retry":     func() { w.retry(id) },
 		"sweep":     func() { w.sweep(ctx, w.workers[1]) },
 		"clock":     func() { w.set(w.now.Add(8*time.Minute), w.behind) },
+		"checkout":  func() { w.openCheckout(id) },
+		"pay":       func() { w.payHosted() },
 		"heed": func() {
 			w.drain()
 			for _, j := range w.takeJobs() {
@@ -284,7 +286,7 @@ func (w *world) race(rt *rapid.T) {
 			}
 		},
 	}
-	what := rapid.SampledFrom([]string{"charge", "charge", "reconcile", "reconcile", "heed", "heed", "retry", "sweep", "clock", "clock", "freeze", "pause", "cancel"}).Draw(rt, "meanwhile")
+	what := rapid.SampledFrom([]string{"charge", "charge", "reconcile", "reconcile", "heed", "heed", "retry", "sweep", "clock", "clock", "checkout", "pay", "freeze", "pause", "cancel"}).Draw(rt, "meanwhile")
 	dies := rapid.IntRange(0, 3).Draw(rt, "dies") == 3
 	w.gate.ambush(at, func() {
 		intrusions[what]()
@@ -292,7 +294,11 @@ func (w *world) race(rt *rapid.T) {
 			runtime.Goexit()
 		}
 	})
-	err, _ := w.run(func() error { return w.workers[0].Charge(ctx, id) })
+	attacked := func() error { return w.workers[0].Charge(ctx, id) }
+	if rapid.IntRange(0, 3).Draw(rt, "a checkout") == 3 {
+		attacked = func() error { w.openCheckout(id); return nil }
+	}
+	err, _ := w.run(attacked)
 	w.gate.ambush("", nil)
 	w.trouble("charge", err)
 	w.drain()
@@ -335,7 +341,8 @@ func (w *world) loseReply(rt *rapid.T) {
 	if kind == sandbox.LateAttach {
 		f.For = sandbox.Duration(time.Duration(rapid.IntRange(1, 10).Draw(rt, "minutes")) * time.Minute)
 	} else {
-		f.Endpoint = rapid.SampledFrom([]string{"payment_intents.attach", "payment_intents.create", "payment_intents.retrieve"}).Draw(rt, "endpoint")
+		f.Endpoint = rapid.SampledFrom([]string{"payment_intents.attach", "payment_intents.create", "payment_intents.retrieve",
+			"payment_intents.cancel", "checkout_sessions.create", "checkout_sessions.retrieve", "checkout_sessions.expire"}).Draw(rt, "endpoint")
 	}
 	w.fault(f)
 }
@@ -402,29 +409,6 @@ func (w *world) intentOf(invoice uuid.UUID) (id string) {
 	err := w.look.QueryRow(context.Background(), `SELECT COALESCE(max(provider_intent_id), 'pi_unknown') FROM singil.payment_intents WHERE invoice_id = $1`, invoice).Scan(&id)
 	w.trouble("read the intent", err)
 	return id
-}
-
-// browser stays where it is: the shop that a customer's page sends back to is nobody's.
-var browser = &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
-
-// customer answers a 3-D Secure page. That answer's webhook comes: an invoice that
-// was given up meanwhile has nothing else to learn of it by.
-func (w *world) customer(rt *rapid.T) {
-	id := w.anInvoice(rt, "i.action_url IS NOT NULL")
-	for _, f := range w.box.Faults() {
-		if f.Kind == sandbox.WebhookLost {
-			w.box.RemoveFault(f.ID)
-		}
-	}
-	var page string
-	w.trouble("read the page", w.look.QueryRow(context.Background(), `SELECT action_url FROM singil.invoices WHERE id = $1`, id).Scan(&page))
-	resp, err := browser.PostForm(page, url.Values{"press": {rapid.SampledFrom([]string{"authorize", "fail"}).Draw(rt, "press")}})
-	if err != nil {
-		w.trouble("press", err)
-		return
-	}
-	w.trouble("press", resp.Body.Close())
-	w.drain()
 }
 
 func (w *world) refund(rt *rapid.T) {

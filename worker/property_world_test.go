@@ -89,7 +89,7 @@ func newGround(t *testing.T) *ground {
 	if err != nil {
 		t.Fatal(err)
 	}
-	g.gate = &gate{Gateway: worker.NewPayMongo(g.client), ground: g}
+	g.gate = &gate{PayMongo: worker.NewPayMongo(g.client), ground: g}
 	// It only inserts: the test runs the jobs, in an order of its own.
 	g.jobs, err = river.NewClient(riverpgxv5.New(g.pool), &river.Config{Schema: "river", Logger: g.log})
 	if err != nil {
@@ -189,14 +189,16 @@ const (
 	afterRetrieve  moment = "after retrieve"
 	beforeAttach   moment = "before attach" // armed, and the commit acknowledged
 	afterAttach    moment = "after attach"
+	beforeClose    moment = "before close" // of a hosted checkout, or of an intent that makes room for one
+	afterClose     moment = "after close"
 )
 
-var moments = []moment{beforeAttach, afterAttach, beforeCreate, afterCreate, beforeRetrieve, afterRetrieve}
+var moments = []moment{beforeAttach, afterAttach, beforeCreate, afterCreate, beforeRetrieve, afterRetrieve, beforeClose, afterClose}
 
 // gate stands before the provider. At one moment something else may come in
 // between, and every attach is checked for its licence.
 type gate struct {
-	worker.Gateway
+	*worker.PayMongo
 	ground *ground
 
 	mu sync.Mutex
@@ -226,16 +228,44 @@ func (g *gate) pass(at moment) {
 
 func (g *gate) Create(ctx context.Context, r worker.CreateRequest) (billing.ProviderIntent, error) {
 	g.pass(beforeCreate)
-	intent, err := g.Gateway.Create(ctx, r)
+	intent, err := g.PayMongo.Create(ctx, r)
 	g.pass(afterCreate)
 	return intent, err
 }
 
 func (g *gate) Retrieve(ctx context.Context, id string) (billing.ProviderIntent, error) {
 	g.pass(beforeRetrieve)
-	intent, err := g.Gateway.Retrieve(ctx, id)
+	intent, err := g.PayMongo.Retrieve(ctx, id)
 	g.pass(afterRetrieve)
 	return intent, err
+}
+
+func (g *gate) ShowPage(ctx context.Context, id string) (worker.PageIntent, error) {
+	g.pass(beforeRetrieve)
+	page, err := g.PayMongo.ShowPage(ctx, id)
+	g.pass(afterRetrieve)
+	return page, err
+}
+
+func (g *gate) CreateCheckout(ctx context.Context, r worker.CheckoutRequest) (worker.HostedCheckout, error) {
+	g.pass(beforeCreate)
+	session, err := g.PayMongo.CreateCheckout(ctx, r)
+	g.pass(afterCreate)
+	return session, err
+}
+
+func (g *gate) CloseCheckout(ctx context.Context, id string) (bool, error) {
+	g.pass(beforeClose)
+	closed, err := g.PayMongo.CloseCheckout(ctx, id)
+	g.pass(afterClose)
+	return closed, err
+}
+
+func (g *gate) Cancel(ctx context.Context, id string) error {
+	g.pass(beforeClose)
+	err := g.PayMongo.Cancel(ctx, id)
+	g.pass(afterClose)
+	return err
 }
 
 func (g *gate) Attach(ctx context.Context, armed billing.Armed, sendBefore time.Time) billing.Answer {
@@ -249,7 +279,7 @@ func (g *gate) Attach(ctx context.Context, armed billing.Armed, sendBefore time.
 		w.wrong("attach of %s to %s without a committed attempt (%v)", armed.ProviderCardID, armed.ProviderIntentID, err)
 	}
 	g.pass(beforeAttach)
-	answer := g.Gateway.Attach(ctx, armed, sendBefore)
+	answer := g.PayMongo.Attach(ctx, armed, sendBefore)
 	g.pass(afterAttach)
 	return answer
 }
@@ -267,7 +297,8 @@ type world struct {
 	cards  int
 	forged int
 	trace  []string        // the actions so far
-	onPage map[string]bool // payment methods that a customer's page has made
+	saved  map[string]bool // payment methods that may be attached off-session
+	hosted []string        // addresses of checkout pages that were handed out
 
 	// What must not have changed since.
 	frozenWith  map[uuid.UUID]bool               // attempts when it was frozen; nil: it is not
@@ -313,7 +344,7 @@ UPDATE singil.provider_state SET breaker_open = false, breaker_reason = NULL, bl
 // newWorld makes an empty one. Close it.
 func (g *ground) newWorld(idempotency string) *world {
 	w := &world{
-		ground: g, now: noon, onPage: map[string]bool{},
+		ground: g, now: noon, saved: map[string]bool{},
 		stoppedWith: map[uuid.UUID]map[uuid.UUID]bool{}, pausedWith: map[uuid.UUID]map[uuid.UUID]bool{},
 	}
 	profile := sandbox.DefaultProfile()
@@ -424,6 +455,7 @@ func (w *world) saveCard(number string) (id string, err error) {
 	if err != nil {
 		return "", err
 	}
+	w.saved[method.ID] = true
 	return method.ID, nil
 }
 
