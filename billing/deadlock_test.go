@@ -274,18 +274,25 @@ func (m *member) webhook(ctx context.Context, tx pgx.Tx) error {
 	if err := tx.QueryRow(ctx, `SELECT COALESCE(max(provider_intent_id), '') FROM singil.payment_intents WHERE invoice_id = $1`, ids[0]).Scan(&provider); err != nil {
 		return err
 	}
-	event := fmt.Sprintf("evt_%d", m.IntN(200)) // some come again
-	if _, err := billing.StoreInbox(ctx, tx, billing.InboxEvent{ID: event, Type: "payment.paid", Body: []byte("{}"), ReceivedAt: m.now}, ""); err != nil {
+	var events []billing.InboxEvent
+	var deliveries []string
+	for range 3 {
+		id := fmt.Sprintf("evt_%d", m.IntN(200)) // some come again
+		deliveries = append(deliveries, id)
+		events = append(events, billing.InboxEvent{ID: id, Type: "payment.paid", Body: []byte("{}"), ReceivedAt: m.now})
+	}
+	if _, err := billing.StoreInbox(ctx, tx, events); err != nil {
 		return err
 	}
-	if _, found, err := billing.TakeInbox(ctx, tx, event); err != nil || !found {
+	taken, err := billing.TakeInbox(ctx, tx, deliveries)
+	if err != nil || len(taken) == 0 {
 		return err
 	}
 	mentioned, _, found, err := billing.FindMentioned(ctx, tx, provider, ids[0])
 	if err != nil || !found {
 		return err
 	}
-	if _, err := billing.Wake(ctx, tx, mentioned, true, m.now); err != nil {
+	if err := billing.Wake(ctx, tx, mentioned, m.now); err != nil {
 		return err
 	}
 	if mentioned.Superseded || mentioned.Status == billing.InvoicePaid {
@@ -297,7 +304,11 @@ func (m *member) webhook(ctx context.Context, tx pgx.Tx) error {
 			return err
 		}
 	}
-	return billing.FinishInbox(ctx, tx, event, "applied", m.now)
+	var marks []billing.InboxMark
+	for _, e := range taken {
+		marks = append(marks, billing.InboxMark{ID: e.ID, Result: "applied"})
+	}
+	return billing.MarkInbox(ctx, tx, marks, m.now)
 }
 
 func (m *member) by() billing.Act { return billing.Act{Actor: "ana", Reason: "test", Now: m.now} }

@@ -22,30 +22,42 @@ type InboxEvent struct {
 	Body             []byte
 	ReceivedAt       time.Time
 	Tries            int
+	Result           string // what became of it; "": it is to be processed
 }
 
+// In the order of their ids: two transactions that store some of the same wait for
+// each other in one direction only.
 const sqlStoreInbox = `
 INSERT INTO singil.webhook_events (event_id, type, livemode, resource_id, provider_intent_id, stale, body, received_at,
                                    next_try_at, processed_at, result)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, NULLIF($11, ''))
-ON CONFLICT (event_id) DO NOTHING`
+SELECT event_id, type, livemode, resource_id, provider_intent_id, stale, body, received_at,
+       CASE WHEN result = '' THEN received_at + $10::interval END, CASE WHEN result <> '' THEN received_at END, NULLIF(result, '')
+FROM unnest($1::text[], $2::text[], $3::boolean[], $4::text[], $5::text[], $6::boolean[], $7::bytea[], $8::timestamptz[], $9::text[])
+  AS r (event_id, type, livemode, resource_id, provider_intent_id, stale, body, received_at, result)
+ORDER BY event_id
+ON CONFLICT (event_id) DO NOTHING
+RETURNING event_id`
 
-// StoreInbox stores a delivery, once by its id, and tells whether it was new.
-// With a result it is processed at once. Without one, enqueue a job for it in the
-// same transaction: a job that is lost is found again when the lease is over.
-func StoreInbox(ctx context.Context, tx pgx.Tx, e InboxEvent, result string) (fresh bool, err error) {
-	var next, processed *time.Time
-	if lease := e.ReceivedAt.Add(Lease); result == "" {
-		next = &lease
-	} else {
-		processed = &e.ReceivedAt
+// StoreInbox stores deliveries, each once by its id, and gives the ids of those
+// that are new. One with a result is processed at once. For the others enqueue a
+// job in the same transaction: a job that is lost is found again when the lease
+// is over.
+func StoreInbox(ctx context.Context, tx pgx.Tx, events []InboxEvent) (fresh []string, err error) {
+	n := len(events)
+	ids, types, resources, intents, results := make([]string, n), make([]string, n), make([]string, n), make([]string, n), make([]string, n)
+	live, stale, bodies, received := make([]bool, n), make([]bool, n), make([][]byte, n), make([]time.Time, n)
+	for i, e := range events {
+		ids[i], types[i], resources[i], intents[i], results[i] = e.ID, e.Type, e.ResourceID, e.ProviderIntentID, e.Result
+		live[i], stale[i], bodies[i], received[i] = e.Livemode, e.Stale, e.Body, e.ReceivedAt
 	}
-	tag, err := tx.Exec(ctx, sqlStoreInbox, e.ID, e.Type, e.Livemode, e.ResourceID, e.ProviderIntentID, e.Stale, e.Body, e.ReceivedAt,
-		next, processed, result)
+	rows, err := tx.Query(ctx, sqlStoreInbox, ids, types, live, resources, intents, stale, bodies, received, results, Lease)
+	if err == nil {
+		fresh, err = pgx.CollectRows(rows, pgx.RowTo[string])
+	}
 	if err != nil {
-		return false, fmt.Errorf("store webhook event %s: %w", e.ID, err)
+		return nil, fmt.Errorf("store %d webhook events: %w", n, err)
 	}
-	return tag.RowsAffected() == 1, nil
+	return fresh, nil
 }
 
 const sqlClaimInbox = `
@@ -76,61 +88,63 @@ func ClaimInbox(ctx context.Context, tx pgx.Tx, now time.Time, limit int) ([]str
 }
 
 const sqlTakeInbox = `
-SELECT event_id, type, livemode, resource_id, provider_intent_id, stale, body, received_at, tries
+SELECT event_id, type, livemode, resource_id, provider_intent_id, stale, body, received_at, tries, ''
 FROM singil.webhook_events
-WHERE event_id = $1 AND processed_at IS NULL
+WHERE event_id = ANY ($1) AND processed_at IS NULL
+ORDER BY received_at, event_id
 FOR UPDATE SKIP LOCKED`
 
-// TakeInbox locks an event until tx ends. It finds nothing if the event is
-// processed, or if another worker has it.
-func TakeInbox(ctx context.Context, tx pgx.Tx, id string) (e InboxEvent, found bool, err error) {
-	err = tx.QueryRow(ctx, sqlTakeInbox, id).Scan(&e.ID, &e.Type, &e.Livemode, &e.ResourceID, &e.ProviderIntentID, &e.Stale, &e.Body, &e.ReceivedAt, &e.Tries)
-	switch {
-	case errors.Is(err, pgx.ErrNoRows):
-		return InboxEvent{}, false, nil
-	case err != nil:
-		return InboxEvent{}, false, fmt.Errorf("take webhook event %s: %w", id, err)
+// TakeInbox locks events until tx ends, and gives them as they came. Those that are
+// processed, or that another worker has, are not among them.
+func TakeInbox(ctx context.Context, tx pgx.Tx, ids []string) (events []InboxEvent, err error) {
+	rows, err := tx.Query(ctx, sqlTakeInbox, ids)
+	if err == nil {
+		events, err = pgx.CollectRows(rows, pgx.RowToStructByPos[InboxEvent])
 	}
-	return e, true, nil
+	if err != nil {
+		return nil, fmt.Errorf("take %d webhook events: %w", len(ids), err)
+	}
+	return events, nil
 }
 
-const sqlFinishInbox = `
-UPDATE singil.webhook_events
-SET processed_at = $2, next_try_at = NULL, tries = tries + 1, result = $3
-WHERE event_id = $1 AND processed_at IS NULL`
-
-// FinishInbox closes an event that TakeInbox has locked.
-func FinishInbox(ctx context.Context, tx pgx.Tx, id, result string, now time.Time) error {
-	if _, err := tx.Exec(ctx, sqlFinishInbox, id, now, result); err != nil {
-		return fmt.Errorf("finish webhook event %s: %w", id, err)
-	}
-	return nil
+// InboxMark is what became of an event that TakeInbox has locked.
+type InboxMark struct {
+	ID      string
+	Result  string    // "": it is put off
+	NextTry time.Time // of one that is put off
 }
 
-const sqlPostponeInbox = `
-UPDATE singil.webhook_events
-SET next_try_at = $2, tries = tries + 1
-WHERE event_id = $1 AND processed_at IS NULL`
+const sqlMarkInbox = `
+UPDATE singil.webhook_events w
+SET tries = w.tries + 1, result = NULLIF(m.result, ''),
+    processed_at = CASE WHEN m.result <> '' THEN $4::timestamptz END, next_try_at = CASE WHEN m.result = '' THEN m.next_try_at END
+FROM unnest($1::text[], $2::text[], $3::timestamptz[]) AS m (event_id, result, next_try_at)
+WHERE w.event_id = m.event_id AND w.processed_at IS NULL`
 
-// PostponeInbox puts an event off that TakeInbox has locked.
-func PostponeInbox(ctx context.Context, tx pgx.Tx, id string, until time.Time) error {
-	if _, err := tx.Exec(ctx, sqlPostponeInbox, id, until); err != nil {
-		return fmt.Errorf("postpone webhook event %s: %w", id, err)
+// MarkInbox closes events, or puts them off.
+func MarkInbox(ctx context.Context, tx pgx.Tx, marks []InboxMark, now time.Time) error {
+	ids, results, next := make([]string, len(marks)), make([]string, len(marks)), make([]time.Time, len(marks))
+	for i, m := range marks {
+		ids[i], results[i], next[i] = m.ID, m.Result, m.NextTry
+	}
+	if _, err := tx.Exec(ctx, sqlMarkInbox, ids, results, next, now); err != nil {
+		return fmt.Errorf("mark %d webhook events: %w", len(marks), err)
 	}
 	return nil
 }
 
 // Mentioned is the invoice that a webhook is about, as its intent or its
-// metadata tells. It is locked.
+// metadata tells.
 type Mentioned struct {
-	InvoiceID      uuid.UUID
-	SubscriptionID uuid.UUID
-	CustomerID     uuid.UUID
-	SubscriptionNo string
-	PeriodNo       int
-	Status         string
-	WaitingFor     WaitingFor
-	Attempted      bool
+	ProviderIntentID string // "": only the metadata names the invoice
+	InvoiceID        uuid.UUID
+	SubscriptionID   uuid.UUID
+	CustomerID       uuid.UUID
+	SubscriptionNo   string
+	PeriodNo         int
+	Status           string
+	WaitingFor       WaitingFor
+	Attempted        bool
 	// InFlight: an attach waits for its own answer; nobody has looked since.
 	InFlight bool
 	// Superseded: the intent is not the invoice's any more. Money on it is money
@@ -146,32 +160,58 @@ FROM singil.invoices i
 WHERE i.id = COALESCE((SELECT pi.invoice_id FROM singil.payment_intents pi WHERE pi.provider_intent_id = $1), $2)
 FOR NO KEY UPDATE OF i`
 
-const sqlMention = `
-SELECT i.subscription_id, i.customer_id, s.external_id, i.period_no, i.status, i.waiting_for,
-       i.attempt_count > 0 OR EXISTS (SELECT FROM singil.payment_intents pi WHERE pi.invoice_id = i.id AND (pi.adopted OR pi.shared_at IS NOT NULL)),
+const mentioned = `
+SELECT COALESCE(pi.provider_intent_id, ''), i.id, i.subscription_id, i.customer_id, s.external_id, i.period_no, i.status, i.waiting_for,
+       i.attempt_count > 0 OR EXISTS (SELECT FROM singil.payment_intents own WHERE own.invoice_id = i.id AND (own.adopted OR own.shared_at IS NOT NULL)),
        i.status = 'open' AND i.waiting_for = 'provider' AND i.poll_count = 0,
-       COALESCE((SELECT pi.state = 'dead' FROM singil.payment_intents pi WHERE pi.provider_intent_id = $2), false),
-       EXISTS (SELECT FROM singil.payment_intents pi WHERE pi.provider_intent_id = $2)
+       COALESCE(pi.state = 'dead', false)
 FROM singil.invoices i
 JOIN singil.subscriptions s ON s.id = i.subscription_id
+`
+
+const sqlMention = mentioned + `LEFT JOIN singil.payment_intents pi ON pi.provider_intent_id = $2
 WHERE i.id = $1`
 
 // FindMentioned locks the invoice that an intent belongs to, else the one that
 // the metadata names. byIntent tells which: only the former is certain to be what
 // the money is for.
 func FindMentioned(ctx context.Context, tx pgx.Tx, providerIntentID string, invoice uuid.UUID) (m Mentioned, byIntent, found bool, err error) {
-	err = tx.QueryRow(ctx, sqlMentionLock, providerIntentID, invoice).Scan(&m.InvoiceID)
+	var id uuid.UUID
+	err = tx.QueryRow(ctx, sqlMentionLock, providerIntentID, invoice).Scan(&id)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return Mentioned{}, false, false, nil
 	}
 	if err == nil {
-		err = tx.QueryRow(ctx, sqlMention, m.InvoiceID, providerIntentID).Scan(&m.SubscriptionID, &m.CustomerID, &m.SubscriptionNo, &m.PeriodNo,
-			&m.Status, &m.WaitingFor, &m.Attempted, &m.InFlight, &m.Superseded, &byIntent)
+		var rows pgx.Rows
+		if rows, err = tx.Query(ctx, sqlMention, id, providerIntentID); err == nil {
+			m, err = pgx.CollectExactlyOneRow(rows, pgx.RowToStructByPos[Mentioned])
+		}
 	}
 	if err != nil {
 		return Mentioned{}, false, false, fmt.Errorf("find the invoice of intent %s: %w", providerIntentID, err)
 	}
-	return m, byIntent, true, nil
+	return m, m.ProviderIntentID != "", true, nil
+}
+
+const sqlMentions = mentioned + `JOIN singil.payment_intents pi ON pi.invoice_id = i.id
+WHERE pi.provider_intent_id = ANY ($1)`
+
+// LoadMentioned finds the invoices that intents belong to, by the intents' ids,
+// and locks nothing: it is what was true a moment ago.
+func LoadMentioned(ctx context.Context, q Querier, providerIntentIDs []string) (map[string]Mentioned, error) {
+	rows, err := q.Query(ctx, sqlMentions, providerIntentIDs)
+	if err != nil {
+		return nil, fmt.Errorf("find the invoices of %d intents: %w", len(providerIntentIDs), err)
+	}
+	list, err := pgx.CollectRows(rows, pgx.RowToStructByPos[Mentioned])
+	if err != nil {
+		return nil, fmt.Errorf("find the invoices of %d intents: %w", len(providerIntentIDs), err)
+	}
+	found := make(map[string]Mentioned, len(list))
+	for _, m := range list {
+		found[m.ProviderIntentID] = m
+	}
+	return found, nil
 }
 
 const sqlWake = `
@@ -179,38 +219,27 @@ UPDATE singil.invoices
 SET next_attempt_at = least(next_attempt_at, $2), claimed = true, updated_at = clock_timestamp()
 WHERE id = $1 AND status = 'open' AND waiting_for = 'provider'`
 
-// Wake says whether to look at a mentioned invoice: enqueue a look in the same
-// transaction. It moves only the wake-up of an invoice whose outcome is open, to
-// the end of the lease of that job: a webhook never makes a dunning attempt
-// earlier. paid tells that the provider speaks of money, which is worth a look
-// whatever our books say.
-func Wake(ctx context.Context, tx pgx.Tx, m Mentioned, paid bool, now time.Time) (look bool, err error) {
+// WorthALook tells whether to ask the provider about the invoice. paid tells that
+// the provider speaks of money, which is worth a look whatever our books say.
+func (m Mentioned) WorthALook(paid bool) bool {
 	switch {
 	case m.Status == InvoicePaid, !m.Attempted:
-		return false, nil
+		return false
 	case m.Status != InvoiceOpen, m.WaitingFor == WaitingForSchedule:
-		return paid, nil
+		return paid
 	}
-	if _, err := tx.Exec(ctx, sqlWake, m.InvoiceID, now.Add(Lease)); err != nil {
-		return false, fmt.Errorf("wake invoice %s: %w", m.InvoiceID, err)
-	}
-	return true, nil
+	return true
 }
 
-const sqlOnRecord = `
-SELECT count(*) FROM singil.payments WHERE payment_id = ANY ($1) AND status = 'paid'`
-
-// OnRecord tells whether all these payments are on record as paid.
-func OnRecord(ctx context.Context, tx pgx.Tx, payments []ProviderPayment) (bool, error) {
-	ids := make([]string, len(payments))
-	for i, p := range payments {
-		ids[i] = p.ID
+// Wake is for an invoice that is locked and worth a look: enqueue one in the same
+// transaction. It moves only the wake-up of an invoice whose outcome is open, to
+// the end of the lease of that job: a webhook never makes a dunning attempt
+// earlier.
+func Wake(ctx context.Context, tx pgx.Tx, m Mentioned, now time.Time) error {
+	if _, err := tx.Exec(ctx, sqlWake, m.InvoiceID, now.Add(Lease)); err != nil {
+		return fmt.Errorf("wake invoice %s: %w", m.InvoiceID, err)
 	}
-	var n int
-	if err := tx.QueryRow(ctx, sqlOnRecord, ids).Scan(&n); err != nil {
-		return false, fmt.Errorf("look for payments: %w", err)
-	}
-	return n == len(ids), nil
+	return nil
 }
 
 const sqlRecordUnasked = `

@@ -39,7 +39,7 @@ func books(t *testing.T) *ledger {
 		Judgement: billing.Judgement{Ruling: billing.Declined, Code: "do_not_honor", Evidence: "attach"},
 	}, february)
 	l.tx(func(tx pgx.Tx) error {
-		_, err := billing.StoreInbox(t.Context(), tx, billing.InboxEvent{ID: "evt_1", Type: "payment.paid", Body: []byte("{}"), ReceivedAt: february}, "applied")
+		_, err := billing.StoreInbox(t.Context(), tx, []billing.InboxEvent{{ID: "evt_1", Type: "payment.paid", Body: []byte("{}"), ReceivedAt: february, Result: "applied"}})
 		return err
 	})
 	l.tx(func(tx pgx.Tx) error {

@@ -267,9 +267,9 @@ func TestLostJobLosesNoWebhook(t *testing.T) {
 	p := setup(t)
 	// As it is after TRUNCATE river_job.
 	p.tx(func(tx pgx.Tx) error {
-		_, err := billing.StoreInbox(t.Context(), tx, billing.InboxEvent{
+		_, err := billing.StoreInbox(t.Context(), tx, []billing.InboxEvent{{
 			ID: "evt_1", Type: "payment.failed", ReceivedAt: noon, Body: []byte(p.event("evt_1", "payment.failed", "pay_1", "pi_1", 49900, "{}")),
-		}, "")
+		}})
 		return err
 	})
 	if n := p.tick().Webhooks; n != 0 {

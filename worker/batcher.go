@@ -3,6 +3,7 @@ package worker
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 )
 
@@ -38,9 +39,9 @@ func newBatcher[In, Out any](limit, most int, flush func(context.Context, []In) 
 	return &batcher[In, Out]{flush: flush, limit: limit, most: most}
 }
 
-// Do hands in one row and waits for its result. A caller that gives up does not
-// take its row out of the batch: what has become of it is then not known, and
-// the error is the context's.
+// Do hands in one row and waits for its result. A caller that gives up takes its
+// row out, unless its batch is under way: what has become of it is then not known.
+// The error is the context's in both cases.
 func (b *batcher[In, Out]) Do(ctx context.Context, in In) (Out, error) {
 	e := &entry[In, Out]{in: in, done: make(chan struct{})}
 	b.mu.Lock()
@@ -58,6 +59,9 @@ func (b *batcher[In, Out]) Do(ctx context.Context, in In) (Out, error) {
 	case <-e.done:
 		return e.out, e.err
 	case <-ctx.Done():
+		b.mu.Lock()
+		b.waiting = slices.DeleteFunc(b.waiting, func(w *entry[In, Out]) bool { return w == e })
+		b.mu.Unlock()
 		var none Out
 		return none, context.Cause(ctx)
 	}

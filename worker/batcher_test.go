@@ -3,6 +3,8 @@ package worker
 import (
 	"context"
 	"errors"
+	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -11,26 +13,46 @@ import (
 func TestBatcher(t *testing.T) {
 	t.Parallel()
 
-	t.Run("CallerThatLeavesTakesNothingOutOfTheBatch", func(t *testing.T) {
+	t.Run("CallerThatLeavesTakesItsRowAlongUntilTheBatchIsUnderWay", func(t *testing.T) {
 		t.Parallel()
-		release, flushed := make(chan struct{}), make(chan []int, 1)
+		began, release, flushed := make(chan struct{}, 2), make(chan struct{}), make(chan []int, 2)
 		b := newBatcher(10, 1, func(ctx context.Context, rows []int) ([]int, error) {
+			began <- struct{}{}
 			<-release
 			if err := ctx.Err(); err != nil {
 				t.Errorf("the batch was cancelled with its caller: %v", err)
 			}
-			flushed <- rows
+			flushed <- slices.Clone(rows)
 			return rows, nil
 		})
-		ctx, cancel := context.WithCancelCause(t.Context())
+		ctx, leave := context.WithCancelCause(t.Context())
 		gone := errors.New("gone")
-		cancel(gone)
-		if _, err := b.Do(ctx, 1); !errors.Is(err, gone) {
-			t.Errorf("error %v", err)
+		var callers sync.WaitGroup
+		call := func(ctx context.Context, n int, want error) {
+			callers.Go(func() {
+				if _, err := b.Do(ctx, n); !errors.Is(err, want) {
+					t.Errorf("%d: %v, want %v", n, err, want)
+				}
+			})
 		}
+		waiting := func(n int) {
+			for have := -1; have != n; runtime.Gosched() {
+				b.mu.Lock()
+				have = len(b.waiting)
+				b.mu.Unlock()
+			}
+		}
+		call(ctx, 1, gone)
+		<-began
+		call(ctx, 2, gone)
+		call(t.Context(), 3, nil)
+		waiting(2)
+		leave(gone)
+		waiting(1)
 		close(release)
-		if rows := <-flushed; len(rows) != 1 {
-			t.Errorf("flushed %v", rows)
+		callers.Wait()
+		if first, second := <-flushed, <-flushed; !slices.Equal(first, []int{1}) || !slices.Equal(second, []int{3}) {
+			t.Errorf("flushed %v and %v", first, second)
 		}
 	})
 	t.Run("EveryCallerGetsItsOwnResult", func(t *testing.T) {

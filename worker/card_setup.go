@@ -48,7 +48,7 @@ func (w *Collector) finishCardSetup(ctx context.Context, id uuid.UUID) error {
 	}
 	flows := OnSession{Pool: w.pool, Gateway: gateway, Environment: w.environment, Livemode: w.livemode, Now: w.realNow, Log: w.log, collector: w}
 	var s billing.CardSetup
-	err = w.retry(ctx, func() (err error) {
+	err = retry(ctx, func() (err error) {
 		s, err = flows.FinishCardSetup(ctx, id, billing.Act{Actor: "singil", Reason: "nobody has finished it", Now: instance.Now(w.realNow())})
 		return err
 	})

@@ -181,7 +181,7 @@ func (w *Collector) noteArmed(results []billing.ArmResult) error {
 // settleBatch stores outcomes. A transaction that failed stored nothing, or
 // stored it unacknowledged; doing it again is harmless: what is settled stays.
 func (w *Collector) settleBatch(ctx context.Context, list []billing.Settlement) (results []billing.Settled, err error) {
-	err = w.retry(ctx, func() error {
+	err = retry(ctx, func() error {
 		return pgx.BeginFunc(ctx, w.pool, func(tx pgx.Tx) error {
 			instance, err := billing.LoadInstance(ctx, tx)
 			if err != nil {
@@ -219,7 +219,7 @@ func one[In, Out any](ctx context.Context, rows []In, flush func(context.Context
 
 // retry does again what the database asked to have done again: deadlocks and
 // serialization failures, three times.
-func (w *Collector) retry(ctx context.Context, do func() error) error {
+func retry(ctx context.Context, do func() error) error {
 	for try := 1; ; try++ {
 		err := do()
 		var pg *pgconn.PgError

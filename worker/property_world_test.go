@@ -589,7 +589,7 @@ func (w *world) adoptEnded() {
 type job struct {
 	kind    string
 	invoice uuid.UUID
-	event   string
+	events  []string
 }
 
 func (j job) run(ctx context.Context, w *world, c *worker.Collector) error {
@@ -599,7 +599,7 @@ func (j job) run(ctx context.Context, w *world, c *worker.Collector) error {
 	case "reconcile":
 		return c.Reconcile(ctx, j.invoice)
 	case "webhook":
-		return c.Heed(ctx, w.jobs, j.event)
+		return c.Heed(ctx, w.jobs, j.events)
 	}
 	return fmt.Errorf("unknown kind of job %q", j.kind)
 }
@@ -609,8 +609,9 @@ func (j job) run(ctx context.Context, w *world, c *worker.Collector) error {
 func (w *world) takeJobs() (jobs []job) {
 	rows, err := w.look.Query(context.Background(), `
 		WITH taken AS (DELETE FROM river.river_job RETURNING id, kind, args)
-		SELECT replace(t.kind, 'charge_batch', 'charge'), COALESCE(l.invoice_id, '00000000-0000-0000-0000-000000000000')::uuid, COALESCE(t.args ->> 'event_id', '')
+		SELECT replace(t.kind, 'charge_batch', 'charge'), COALESCE(l.invoice_id, '00000000-0000-0000-0000-000000000000')::uuid, e.ids
 		FROM taken t
+		CROSS JOIN LATERAL (SELECT array_agg(a.id ORDER BY a.id) AS ids FROM jsonb_array_elements_text(t.args -> 'event_ids') AS a (id)) e
 		CROSS JOIN LATERAL (
 		  SELECT t.args ->> 'invoice_id' AS invoice_id WHERE NOT t.args ? 'invoice_ids'
 		  UNION ALL
@@ -618,12 +619,11 @@ func (w *world) takeJobs() (jobs []job) {
 		) l
 		LEFT JOIN singil.invoices i ON i.id::text = l.invoice_id
 		LEFT JOIN singil.subscriptions s ON s.id = i.subscription_id
-		ORDER BY replace(t.kind, 'charge_batch', 'charge'), s.external_id, i.period_no, t.args ->> 'event_id', t.id`)
+		ORDER BY replace(t.kind, 'charge_batch', 'charge'), s.external_id, i.period_no, e.ids, t.id`)
 	w.trouble("read jobs", err)
-	var j job
-	_, err = pgx.ForEachRow(rows, []any{&j.kind, &j.invoice, &j.event}, func() error {
-		jobs = append(jobs, j)
-		return nil
+	jobs, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (j job, err error) {
+		err = row.Scan(&j.kind, &j.invoice, &j.events)
+		return j, err
 	})
 	w.trouble("read jobs", err)
 	return jobs

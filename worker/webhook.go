@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -46,6 +47,15 @@ type notice struct {
 	RefundedMinor int64
 }
 
+// paymentIDs are of the payments that it says were made.
+func (n notice) paymentIDs() []string {
+	ids := make([]string, len(n.Payments))
+	for i, p := range n.Payments {
+		ids[i] = p.ID
+	}
+	return ids
+}
+
 // What became of a delivery. Those of the second line are stored.
 const (
 	resultDuplicate, resultBadSignature, resultMalformed, resultError = "duplicate", "bad_signature", "malformed", "error"
@@ -75,6 +85,9 @@ const (
 	// webhookPatience is how long a delivery waits for our books to know what it
 	// says. The provider's own repetitions end after 2.3 hours.
 	webhookPatience = 6 * time.Hour
+	// mostDeliveries is how many share a transaction, and then a job. Each may be as
+	// large as the server lets in.
+	mostDeliveries = 100
 )
 
 // webhookLadder is how long to wait between the tries.
@@ -96,7 +109,8 @@ type InboxConfig struct {
 // Inbox takes the provider's webhooks: it checks, stores and answers. What they
 // mean is found out by jobs. Safe for concurrent use.
 type Inbox struct {
-	cfg InboxConfig
+	cfg   InboxConfig
+	store *batcher[delivery, Receipt]
 }
 
 // NewInbox makes an Inbox. It panics on a config that lacks what is required.
@@ -108,7 +122,9 @@ func NewInbox(cfg InboxConfig) *Inbox {
 	if cfg.Metrics == nil {
 		cfg.Metrics = NewMetrics()
 	}
-	return &Inbox{cfg: cfg}
+	i := &Inbox{cfg: cfg}
+	i.store = newBatcher(mostDeliveries, 2, i.storeBatch)
+	return i
 }
 
 // Receipt is of a delivery that is durable.
@@ -116,6 +132,16 @@ type Receipt struct {
 	EventID   string
 	Duplicate bool
 	Stale     bool
+
+	at  time.Time // when it was received
+	err error     // it is not: this one row cannot be stored
+}
+
+// delivery is authentic, and is to be stored.
+type delivery struct {
+	notice   notice
+	signedAt time.Time
+	body     []byte
 }
 
 // Receive checks the raw body of a delivery against its signature header, before
@@ -142,6 +168,9 @@ func (i *Inbox) Receive(ctx context.Context, header string, body []byte) (Receip
 	case !n.AboutMoney:
 		m.events.WithLabelValues(label, resultIgnored).Inc()
 	}
+	if err == nil && !receipt.Duplicate && !n.At.IsZero() {
+		m.lag.Observe(max(0, receipt.at.Sub(n.At).Seconds()))
+	}
 	m.received.Set(float64(i.cfg.Now().Unix()))
 	if err == nil {
 		i.cfg.Log.InfoContext(ctx, "webhook", "event", n.EventID, "type", n.Type, "resource", n.ResourceID,
@@ -163,36 +192,12 @@ func (i *Inbox) receive(ctx context.Context, header string, body []byte) (Receip
 		return Receipt{}, notice{}, fmt.Errorf("%w: event %s has livemode %t under a signature of the other mode", ErrNotAuthentic, n.EventID, n.Livemode)
 	}
 	failpoint.Hit("cp21")
-	receipt := Receipt{EventID: n.EventID}
 	ctx, cancel := context.WithTimeout(ctx, receiveTimeout)
 	defer cancel()
-	err = pgx.BeginFunc(ctx, i.cfg.Pool, func(tx pgx.Tx) error {
-		instance, err := billing.LoadInstance(ctx, tx)
-		if err != nil {
-			return err
-		}
-		now := instance.Now(i.cfg.Now())
-		receipt.Stale = now.Sub(signedAt).Abs() > i.cfg.Tolerance
-		result := ""
-		if !n.AboutMoney {
-			result = resultIgnored
-		}
-		fresh, err := billing.StoreInbox(ctx, tx, billing.InboxEvent{
-			ID: n.EventID, Type: n.Type, Livemode: n.Livemode, ResourceID: n.ResourceID, ProviderIntentID: n.IntentID,
-			Stale: receipt.Stale, Body: body, ReceivedAt: now,
-		}, result)
-		receipt.Duplicate = !fresh
-		if err != nil || !fresh {
-			return err
-		}
-		if !n.At.IsZero() {
-			i.cfg.Metrics.webhooks.lag.Observe(max(0, now.Sub(n.At).Seconds()))
-		}
-		if result == "" {
-			_, err = i.cfg.Jobs.InsertTx(ctx, tx, WebhookArgs{EventID: n.EventID}, nil)
-		}
-		return err
-	})
+	receipt, err := i.store.Do(ctx, delivery{notice: n, signedAt: signedAt, body: body})
+	if err == nil {
+		err = receipt.err
+	}
 	if err != nil {
 		return Receipt{}, n, fmt.Errorf("store webhook event %s: %w", n.EventID, err)
 	}
@@ -200,9 +205,66 @@ func (i *Inbox) receive(ctx context.Context, header string, body []byte) (Receip
 	return receipt, n, nil
 }
 
-// WebhookArgs asks to process one stored delivery.
+// storeBatch stores deliveries and enqueues one job for those that are new and
+// about money.
+func (i *Inbox) storeBatch(ctx context.Context, list []delivery) (receipts []Receipt, err error) {
+	ctx, cancel := context.WithTimeout(ctx, receiveTimeout)
+	defer cancel()
+	err = retry(ctx, func() error {
+		receipts = make([]Receipt, len(list))
+		return pgx.BeginFunc(ctx, i.cfg.Pool, func(tx pgx.Tx) error {
+			instance, err := billing.LoadInstance(ctx, tx)
+			if err != nil {
+				return err
+			}
+			return i.storeAll(ctx, tx, list, receipts, instance.Now(i.cfg.Now()))
+		})
+	})
+	if err != nil && len(list) > 1 && !isConnection(err) {
+		return one(ctx, list, i.storeBatch, func(err error) Receipt { return Receipt{err: err} })
+	}
+	return receipts, err
+}
+
+func (i *Inbox) storeAll(ctx context.Context, tx pgx.Tx, list []delivery, receipts []Receipt, now time.Time) error {
+	events := make([]billing.InboxEvent, len(list))
+	for k, d := range list {
+		n := d.notice
+		receipts[k] = Receipt{EventID: n.EventID, Stale: now.Sub(d.signedAt).Abs() > i.cfg.Tolerance, at: now}
+		events[k] = billing.InboxEvent{
+			ID: n.EventID, Type: n.Type, Livemode: n.Livemode, ResourceID: n.ResourceID, ProviderIntentID: n.IntentID,
+			Stale: receipts[k].Stale, Body: d.body, ReceivedAt: now,
+		}
+		if !n.AboutMoney {
+			events[k].Result = resultIgnored
+		}
+	}
+	stored, err := billing.StoreInbox(ctx, tx, events)
+	if err != nil {
+		return err
+	}
+	fresh := make(map[string]bool, len(stored))
+	for _, id := range stored {
+		fresh[id] = true
+	}
+	var ids []string
+	for k, e := range events {
+		receipts[k].Duplicate = !fresh[e.ID]
+		delete(fresh, e.ID) // delivered twice in one batch, it is new once
+		if !receipts[k].Duplicate && e.Result == "" {
+			ids = append(ids, e.ID)
+		}
+	}
+	if len(ids) == 0 {
+		return nil
+	}
+	_, err = i.cfg.Jobs.InsertTx(ctx, tx, WebhookArgs{EventIDs: ids}, nil)
+	return err
+}
+
+// WebhookArgs asks to process deliveries that are stored.
 type WebhookArgs struct {
-	EventID string `json:"event_id"`
+	EventIDs []string `json:"event_ids"`
 }
 
 // Kind implements river.JobArgs.
@@ -221,7 +283,7 @@ type webhookWorker struct {
 func (w *webhookWorker) Work(ctx context.Context, job *river.Job[WebhookArgs]) error {
 	defer w.collector.metrics.jobs.work(QueueWebhook)()
 	failpoint.Hit("cp22b")
-	return w.collector.Heed(ctx, river.ClientFromContext[pgx.Tx](ctx), job.Args.EventID)
+	return w.collector.Heed(ctx, river.ClientFromContext[pgx.Tx](ctx), job.Args.EventIDs)
 }
 
 // enqueueWebhooks finds what no job has processed: jobs get lost, and a delivery
@@ -236,11 +298,11 @@ func (w *Collector) enqueueWebhooks(ctx context.Context, jobs *river.Client[pgx.
 		if err != nil || len(ids) == 0 {
 			return err
 		}
-		params := make([]river.InsertManyParams, len(ids))
-		for i, id := range ids {
-			params[i].Args = WebhookArgs{EventID: id}
-		}
 		n = len(ids)
+		var params []river.InsertManyParams
+		for batch := range slices.Chunk(ids, mostDeliveries) {
+			params = append(params, river.InsertManyParams{Args: WebhookArgs{EventIDs: batch}})
+		}
 		_, err = jobs.InsertManyFastTx(ctx, tx, params)
 		return err
 	})
@@ -256,41 +318,113 @@ type heeded struct {
 	unasked bool // money came that nobody asked for
 }
 
-// Heed processes one stored delivery: it wakes the invoice that the delivery is
-// about, and keeps the delivery until our books know what it says, or until
-// nobody can be expected to find out any more. It speaks to no provider and
-// charges nothing. A delivery that is processed, or that another worker has, is
-// left alone.
-func (w *Collector) Heed(ctx context.Context, jobs *river.Client[pgx.Tx], id string) error {
-	var h heeded
-	found := false
-	err := w.retry(ctx, func() error {
+// Heed processes stored deliveries: it wakes the invoices that they are about, and
+// keeps each until our books know what it says, or until nobody can be expected to
+// find out any more. It speaks to no provider and charges nothing. Deliveries
+// that are processed, or that another worker has, are left alone. An error is of
+// those that it names; the others are processed.
+func (w *Collector) Heed(ctx context.Context, jobs *river.Client[pgx.Tx], ids []string) error {
+	left, err := w.heedTogether(ctx, ids)
+	if err != nil {
+		return fmt.Errorf("heed %d webhook events: %w", len(ids), err)
+	}
+	var errs []error
+	for _, id := range left {
+		if err := w.heedAlone(ctx, jobs, id); err != nil {
+			errs = append(errs, fmt.Errorf("heed webhook event %s: %w", id, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// heedTogether processes, in one transaction, the deliveries that ask for nothing:
+// most tell what our books know, or are about to. It locks no invoice. The others
+// are left for transactions of their own.
+func (w *Collector) heedTogether(ctx context.Context, ids []string) (left []string, err error) {
+	var marks []billing.InboxMark
+	var done []heeded
+	err = retry(ctx, func() error {
+		marks, done, left = nil, nil, nil
 		return pgx.BeginFunc(ctx, w.pool, func(tx pgx.Tx) error {
 			instance, err := billing.LoadInstance(ctx, tx)
 			if err != nil {
 				return err
 			}
 			now := instance.Now(w.realNow())
-			var e billing.InboxEvent
-			if e, found, err = billing.TakeInbox(ctx, tx, id); err != nil || !found {
+			events, err := billing.TakeInbox(ctx, tx, ids)
+			if err != nil {
 				return err
 			}
-			if h, err = w.heed(ctx, tx, jobs, e, now); err != nil {
+			list := make([]heeded, len(events))
+			var intents, payments []string
+			for i, e := range events {
+				list[i] = w.read(e)
+				intents = append(intents, list[i].notice.IntentID)
+				payments = append(payments, list[i].notice.paymentIDs()...)
+			}
+			mentioned, err := billing.LoadMentioned(ctx, tx, intents)
+			if err != nil {
 				return err
 			}
-			if h.result == "" {
-				return billing.PostponeInbox(ctx, tx, id, now.Add(webhookLadder[min(e.Tries, len(webhookLadder)-1)]))
+			recorded, err := billing.PaidOnRecord(ctx, tx, payments)
+			if err != nil {
+				return err
 			}
-			return billing.FinishInbox(ctx, tx, id, h.result, now)
+			for i, e := range events {
+				h := list[i]
+				if m, ours := mentioned[h.notice.IntentID]; h.result == "" {
+					if !ours || h.notice.RefundOf != "" || worthALook(m, h.notice, e) {
+						left = append(left, e.ID)
+						continue
+					}
+					if h = h.ofOurs(m, recorded, overdue(e, now)); h.unasked {
+						left = append(left, e.ID)
+						continue
+					}
+				}
+				done, marks = append(done, h), append(marks, h.mark(e, now))
+			}
+			return billing.MarkInbox(ctx, tx, marks, now)
 		})
 	})
-	if err != nil {
-		return fmt.Errorf("heed webhook event %s: %w", id, err)
+	switch {
+	case err == nil:
+	case isConnection(err):
+		return nil, err
+	default:
+		return ids, nil // one of them is the reason, and will say so by itself
 	}
-	if found {
+	for i, h := range done {
+		w.reportHeeded(ctx, marks[i].ID, h)
+	}
+	return left, nil
+}
+
+// heedAlone processes one delivery, whatever it asks for.
+func (w *Collector) heedAlone(ctx context.Context, jobs *river.Client[pgx.Tx], id string) error {
+	var h heeded
+	found := false
+	err := retry(ctx, func() error {
+		return pgx.BeginFunc(ctx, w.pool, func(tx pgx.Tx) error {
+			instance, err := billing.LoadInstance(ctx, tx)
+			if err != nil {
+				return err
+			}
+			now := instance.Now(w.realNow())
+			events, err := billing.TakeInbox(ctx, tx, []string{id})
+			if found = len(events) == 1; err != nil || !found {
+				return err
+			}
+			if h, err = w.heed(ctx, tx, jobs, events[0], now); err != nil {
+				return err
+			}
+			return billing.MarkInbox(ctx, tx, []billing.InboxMark{h.mark(events[0], now)}, now)
+		})
+	})
+	if err == nil && found {
 		w.reportHeeded(ctx, id, h)
 	}
-	return nil
+	return err
 }
 
 func (w *Collector) reportHeeded(ctx context.Context, id string, h heeded) {
@@ -318,18 +452,67 @@ func (w *Collector) reportHeeded(ctx context.Context, id string, h heeded) {
 	}
 }
 
+// read finds out what a delivery says, and whether that is any concern of ours.
+func (w *Collector) read(e billing.InboxEvent) heeded {
+	n, err := readNotice(e.Body)
+	h := heeded{notice: n}
+	switch {
+	case err != nil || n.Unreadable != nil:
+		// The poll ladder finds out what it would have told.
+		h.result, h.reason = resultUnreadable, errors.Join(err, n.Unreadable).Error()
+	case n.Environment != "" && n.Environment != string(w.environment):
+		h.result, h.reason = resultIgnored, "of an installation in environment "+n.Environment
+	}
+	return h
+}
+
+func (h heeded) mark(e billing.InboxEvent, now time.Time) billing.InboxMark {
+	return billing.InboxMark{ID: e.ID, Result: h.result, NextTry: now.Add(webhookLadder[min(e.Tries, len(webhookLadder)-1)])}
+}
+
+// overdue tells that a delivery has waited long enough for our books to know what it says.
+func overdue(e billing.InboxEvent, now time.Time) bool {
+	return now.Sub(e.ReceivedAt) >= webhookPatience
+}
+
+// worthALook leaves an attach alone that is still waiting for its own answer.
+func worthALook(m billing.Mentioned, n notice, e billing.InboxEvent) bool {
+	return (!m.InFlight || e.Tries > 0) && m.WorthALook(n.Paid)
+}
+
+// ofOurs decides about a delivery that tells of an intent of ours. One of money is
+// done only when our books know the payment: until then it is a wake-up that comes
+// again.
+func (h heeded) ofOurs(m billing.Mentioned, recorded map[string]bool, overdue bool) heeded {
+	h.invoice = m.InvoiceID
+	known := m.Status == billing.InvoicePaid
+	if ids := h.notice.paymentIDs(); len(ids) > 0 {
+		known = !slices.ContainsFunc(ids, func(id string) bool { return !recorded[id] })
+	}
+	switch {
+	case !h.notice.Paid:
+		h.result, h.reason = resultApplied, "the invoice is looked at, or has nothing open"
+	case known:
+		h.result, h.reason = resultApplied, "on record"
+	case m.Superseded, m.Status == billing.InvoicePaid:
+		// Paid twice, or on an intent that the provider had shown as cancelled.
+		h.result, h.unasked = resultUnexpected, true
+		h.reason = "a payment that nobody asked for, on an intent of this invoice"
+	case overdue:
+		h.result, h.reason = resultUnconfirmed, "the provider does not show the payment that its webhook told of"
+	default:
+		h.reason = "the invoice is looked at, the payment is not on record yet"
+	}
+	return h
+}
+
 // heed decides about one delivery, in the transaction that has it locked.
 func (w *Collector) heed(ctx context.Context, tx pgx.Tx, jobs *river.Client[pgx.Tx], e billing.InboxEvent, now time.Time) (heeded, error) {
-	n, err := readNotice(e.Body)
-	if err != nil || n.Unreadable != nil {
-		// The poll ladder finds out what it would have told.
-		return heeded{notice: n, result: resultUnreadable, reason: errors.Join(err, n.Unreadable).Error()}, nil
-	}
-	h := heeded{notice: n}
-	if n.Environment != "" && n.Environment != string(w.environment) {
-		h.result, h.reason = resultIgnored, "of an installation in environment "+n.Environment
+	h := w.read(e)
+	if h.result != "" {
 		return h, nil
 	}
+	n := h.notice
 	if n.RefundOf != "" {
 		found, err := billing.RecordRefund(ctx, tx, n.RefundOf, n.RefundedMinor)
 		if err != nil || found {
@@ -343,84 +526,54 @@ func (w *Collector) heed(ctx context.Context, tx pgx.Tx, jobs *river.Client[pgx.
 	}
 	if found {
 		h.invoice = m.InvoiceID
-		if err := w.wake(ctx, tx, jobs, m, n.Paid, e.Tries, now); err != nil {
-			return h, err
-		}
-	}
-	overdue := now.Sub(e.ReceivedAt) >= webhookPatience
-	if !ours {
-		setup, err := billing.CardSetupOf(ctx, tx, n.IntentID, n.SetupID)
-		if err != nil {
-			return h, err
-		}
-		if setup != uuid.Nil {
-			// The merchant's own sale. The next sweep looks at it, and finds the card.
-			h.result, h.reason = resultApplied, "of card setup "+setup.String()
-			if n.Paid {
-				err = billing.WakeCardSetup(ctx, tx, setup, now)
+		if worthALook(m, n, e) {
+			if err := billing.Wake(ctx, tx, m, now); err != nil {
+				return h, err
 			}
-			return h, err
-		}
-	}
-	switch {
-	case !ours:
-		if found && n.Paid && n.Environment != "" {
-			if err := w.parkDoubtful(ctx, tx, m, now); err != nil {
+			if _, err := jobs.InsertTx(ctx, tx, ReconcileArgs{InvoiceID: m.InvoiceID, Webhook: true}, nil); err != nil {
 				return h, err
 			}
 		}
-		return w.heedUnknown(ctx, tx, h, overdue)
-	case !n.Paid:
-		h.result, h.reason = resultApplied, "the invoice is looked at, or has nothing open"
-		return h, nil
 	}
-	return w.heedPaid(ctx, tx, h, m, overdue, now)
-}
-
-// wake enqueues a look at the invoice.
-func (w *Collector) wake(ctx context.Context, tx pgx.Tx, jobs *river.Client[pgx.Tx], m billing.Mentioned, paid bool, tries int, now time.Time) error {
-	if m.InFlight && tries == 0 {
-		return nil // the attach is still waiting for its own answer
+	if ours {
+		return w.heedOurs(ctx, tx, h, m, overdue(e, now), now)
 	}
-	look, err := billing.Wake(ctx, tx, m, paid, now)
-	if err != nil || !look {
-		return err
+	setup, err := billing.CardSetupOf(ctx, tx, n.IntentID, n.SetupID)
+	if err != nil {
+		return h, err
 	}
-	_, err = jobs.InsertTx(ctx, tx, ReconcileArgs{InvoiceID: m.InvoiceID, Webhook: true}, nil)
-	return err
-}
-
-// heedPaid is about an intent of ours that is said to be paid. The delivery is
-// done only when our books know the payment: until then it is a wake-up that
-// comes again.
-func (w *Collector) heedPaid(ctx context.Context, tx pgx.Tx, h heeded, m billing.Mentioned, overdue bool, now time.Time) (heeded, error) {
-	known := m.Status == billing.InvoicePaid
-	if len(h.notice.Payments) > 0 {
-		var err error
-		if known, err = billing.OnRecord(ctx, tx, h.notice.Payments); err != nil {
+	if setup != uuid.Nil {
+		// The merchant's own sale. The next sweep looks at it, and finds the card.
+		h.result, h.reason = resultApplied, "of card setup "+setup.String()
+		if n.Paid {
+			err = billing.WakeCardSetup(ctx, tx, setup, now)
+		}
+		return h, err
+	}
+	if found && n.Paid && n.Environment != "" {
+		if err := w.parkDoubtful(ctx, tx, m, now); err != nil {
 			return h, err
 		}
 	}
-	switch {
-	case known:
-		h.result, h.reason = resultApplied, "on record"
-		return h, nil
-	case m.Superseded, m.Status == billing.InvoicePaid:
-		// Paid twice, or on an intent that the provider had shown as cancelled.
-		h.result, h.unasked = resultUnexpected, true
-		h.reason = "a payment that nobody asked for, on an intent of this invoice"
-		for _, p := range h.notice.Payments {
-			if err := billing.RecordUnasked(ctx, tx, p, h.notice.IntentID, &m.InvoiceID); err != nil {
-				return h, err
-			}
-		}
-		return h, billing.ParkMentioned(ctx, tx, m, h.reason, now)
-	case overdue:
-		h.result, h.reason = resultUnconfirmed, "the provider does not show the payment that its webhook told of"
+	return w.heedUnknown(ctx, tx, h, overdue(e, now))
+}
+
+// heedOurs puts money that nobody asked for on record, and its invoice in front of a human.
+func (w *Collector) heedOurs(ctx context.Context, tx pgx.Tx, h heeded, m billing.Mentioned, overdue bool, now time.Time) (heeded, error) {
+	recorded, err := billing.PaidOnRecord(ctx, tx, h.notice.paymentIDs())
+	if err != nil {
+		return h, err
+	}
+	h = h.ofOurs(m, recorded, overdue)
+	if !h.unasked {
 		return h, nil
 	}
-	h.reason = "the invoice is looked at, the payment is not on record yet"
-	return h, nil
+	for _, p := range h.notice.Payments {
+		if err := billing.RecordUnasked(ctx, tx, p, h.notice.IntentID, &m.InvoiceID); err != nil {
+			return h, err
+		}
+	}
+	return h, billing.ParkMentioned(ctx, tx, m, h.reason, now)
 }
 
 // parkDoubtful is about an invoice that another intent than its own is said to

@@ -52,11 +52,13 @@ var mutants = []mutant{
 	{
 		name: "webhook-trusted",
 		what: "What a webhook says is paid is paid, and nobody asks the provider.",
-		edits: []edit{{"worker/webhook.go", "\th.reason = \"the invoice is looked at, the payment is not on record yet\"\n\treturn h, nil",
-			"\tfound, err := billing.Load(ctx, tx, []uuid.UUID{m.InvoiceID}, now)\n\tif err != nil {\n\t\treturn h, err\n\t}\n" +
-				"\th.result, h.reason = resultApplied, \"believed\"\n" +
-				"\t_, err = billing.Settle(ctx, tx, []billing.Settlement{{Collection: found[m.InvoiceID], Source: \"webhook\",\n" +
-				"\t\tJudgement: billing.Judgement{Ruling: billing.Paid, Payment: h.notice.Payments[0], Evidence: \"webhook\"}}}, now, w.holidays)\n\treturn h, err"}},
+		edits: []edit{{"worker/webhook.go", "\th = h.ofOurs(m, recorded, overdue)\n\tif !h.unasked {\n\t\treturn h, nil",
+			"\th = h.ofOurs(m, recorded, overdue)\n\tif h.result == \"\" {\n" +
+				"\t\tfound, err := billing.Load(ctx, tx, []uuid.UUID{m.InvoiceID}, now)\n\t\tif err != nil {\n\t\t\treturn h, err\n\t\t}\n" +
+				"\t\th.result, h.reason = resultApplied, \"believed\"\n" +
+				"\t\t_, err = billing.Settle(ctx, tx, []billing.Settlement{{Collection: found[m.InvoiceID], Source: \"webhook\",\n" +
+				"\t\t\tJudgement: billing.Judgement{Ruling: billing.Paid, Payment: h.notice.Payments[0], Evidence: \"webhook\"}}}, now, w.holidays)\n\t\treturn h, err\n" +
+				"\t}\n\tif !h.unasked {\n\t\treturn h, nil"}},
 		layers: []layer{webhooks.with("^TestAuthenticEventWithAnotherAmount$|^TestWebhooksOfEverySort$")},
 	},
 
