@@ -9,9 +9,9 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// An invoice that was given up, or that a human has to look at, may be paid all
-// the same: the customer goes back to the page of the card's bank, and the
-// webhook about it is lost. So the provider is asked a few times more, a day
+// An invoice that was given up, called off while the customer had its page, or that
+// a human has to look at, may be paid all the same: the customer goes back to the
+// page, and the webhook about it is lost. So the provider is asked a few times more, a day
 // after the end and then after twice as long each time.
 const lookBacks = 5
 
@@ -42,7 +42,7 @@ func ClaimLookBacks(ctx context.Context, tx pgx.Tx, now time.Time, limit int) ([
 	var id uuid.UUID
 	var status string
 	_, err = pgx.ForEachRow(rows, []any{&id, &status}, func() error {
-		if status != InvoicePaid && status != InvoiceVoid {
+		if status != InvoicePaid {
 			claimed = append(claimed, Claimed{InvoiceID: id, Reconcile: true})
 		}
 		return nil

@@ -259,8 +259,11 @@ func (w *writes) paid(s Settlement, row lockedRow) Settled {
 		w.intents = append(w.intents, intentChange{ID: row.intent, State: IntentSucceeded})
 	}
 	if row.status == InvoiceVoid {
-		// The customer paid what we had called off. A human decides about a refund.
-		w.emit(c, "invoice.paid_after_void", fields{"payment_id": s.Judgement.Payment.ID})
+		// The customer paid what we had called off. A human decides about a refund, and
+		// is told once, however many looks find it.
+		if row.intentState != IntentSucceeded {
+			w.emit(c, "invoice.paid_after_void", fields{"payment_id": s.Judgement.Payment.ID})
+		}
 		return Settled{Applied: true, InvoiceStatus: InvoiceVoid, Reason: "paid after it was void"}
 	}
 	w.invoices = append(w.invoices, invoiceChange{

@@ -377,3 +377,32 @@ func TestCheckoutRaces(t *testing.T) {
 	p.checkBooks()
 	p.checkInvariants()
 }
+
+// TestPaidOnThePageOfAVoidInvoice: the subscription is cancelled while the customer
+// has the page, he pays, and no webhook tells. A look does, once, and a human decides
+// about a refund.
+func TestPaidOnThePageOfAVoidInvoice(t *testing.T) {
+	t.Parallel()
+	p := owing(t, goodCard)
+	page := p.mustCheckout(p.openInvoice())
+	id := uuid.MustParse(p.text(`SELECT id::text FROM singil.subscriptions`))
+	p.tx(func(tx pgx.Tx) error {
+		return billing.CancelSubscription(t.Context(), tx, id, billing.CancelNow, p.act())
+	})
+	p.press(page.URL, "pay")
+	for range 40 {
+		p.set(p.now.Add(24 * time.Hour))
+		p.tick()
+	}
+	const told = `SELECT count(*) FROM singil.events WHERE type = 'invoice.paid_after_void'`
+	if n := p.number(told); n != 1 {
+		t.Errorf("told of %d times", n)
+	}
+	if n := p.number(`SELECT count(*) FROM singil.payments WHERE status = 'paid'`); n != 1 {
+		t.Errorf("%d payments on record", n)
+	}
+	if got := p.text(`SELECT i.status || ' ' || pi.state FROM singil.invoices i JOIN singil.payment_intents pi ON pi.invoice_id = i.id`); got != "void succeeded" {
+		t.Error(got)
+	}
+	p.checkInvariants()
+}

@@ -21,6 +21,7 @@ type books struct {
 	attempts      []attemptRow
 	intents       map[uuid.UUID]intentRow
 	paidEvents    map[uuid.UUID]int
+	paidAfterVoid map[uuid.UUID]int
 	budget        map[string][2]int64
 	frozen        bool
 	broken        bool
@@ -77,7 +78,7 @@ type budgetRow struct {
 func (w *world) readBooks() *books {
 	b := &books{
 		subscriptions: map[uuid.UUID]subscriptionRow{}, invoices: map[uuid.UUID]*invoiceRow{}, intents: map[uuid.UUID]intentRow{},
-		paidEvents: map[uuid.UUID]int{}, budget: map[string][2]int64{},
+		paidEvents: map[uuid.UUID]int{}, paidAfterVoid: map[uuid.UUID]int{}, budget: map[string][2]int64{},
 	}
 	batch := &pgx.Batch{}
 	batch.Queue(`BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY`)
@@ -90,6 +91,7 @@ func (w *world) readBooks() *books {
 		func(r attemptRow) { b.attempts = append(b.attempts, r) })
 	collect(batch, `SELECT id, invoice_id, generation, COALESCE(provider_intent_id, ''), state FROM singil.payment_intents`, func(r intentRow) { b.intents[r.ID] = r })
 	collect(batch, `SELECT (data ->> 'invoice_id')::uuid FROM singil.events WHERE type = 'invoice.paid'`, func(r struct{ ID uuid.UUID }) { b.paidEvents[r.ID]++ })
+	collect(batch, `SELECT (data ->> 'invoice_id')::uuid FROM singil.events WHERE type = 'invoice.paid_after_void'`, func(r struct{ ID uuid.UUID }) { b.paidAfterVoid[r.ID]++ })
 	collect(batch, `SELECT day, used_count::bigint, used_minor FROM singil.charge_budget`, func(r budgetRow) {
 		b.budget[r.Day.Format(time.DateOnly)] = [2]int64{r.Count, r.Minor}
 	})
@@ -334,7 +336,10 @@ func (w *world) checkEnd() {
 	}
 	for id, i := range b.invoices {
 		// An invoice in review is before a human, who is told to look at the provider.
-		if i.Status != billing.InvoiceReview && (paid[id.String()] > 0) != (i.Status == billing.InvoicePaid) {
+		// What was called off while the customer had its page may be paid there, and
+		// somebody is told once.
+		told := i.Status == billing.InvoicePaid || i.Status == billing.InvoiceVoid && b.paidAfterVoid[id] == 1
+		if i.Status != billing.InvoiceReview && (paid[id.String()] > 0) != told {
 			w.wrong("invoice %s is %s in the books, the ledger has %d payments", id, i.Status, paid[id.String()])
 		}
 		if i.Status == billing.InvoiceOpen && !i.NextAt.After(w.now) {
