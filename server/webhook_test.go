@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -416,4 +417,69 @@ func TestMoneyOnAnIntentThatTheBooksHaveLost(t *testing.T) {
 	p.tick()
 	p.want("1", `SELECT count(*)::text FROM singil.attempts`)
 	p.want("pay_lost", `SELECT payment_id FROM singil.payments WHERE invoice_id IS NULL`)
+}
+
+// TestManyDeliveriesAtOnce: those that come together share transactions and jobs,
+// and each is stored once and has its own result. One that cannot be stored, or not
+// be marked, is nobody else's trouble.
+func TestManyDeliveriesAtOnce(t *testing.T) {
+	t.Parallel()
+	p := setup(t)
+	p.fault(sandbox.Fault{Kind: sandbox.WebhookLost, Probability: 1})
+	for i := range 10 {
+		p.subscribe(fmt.Sprint("s", i), []string{good, "4400000000000016"}[i%2])
+	}
+	p.tick()
+	bodies := []string{
+		p.event("evt_unstorable", "payment.paid", "pay_x", "pi_x", 49900, "{}"),
+		p.event("evt_unmarkable", "payment.paid", "pay_y", "pi_y", 49900, "{}"),
+	}
+	const intents = `SELECT string_agg(provider_intent_id, ' ') FROM singil.payment_intents pi JOIN singil.invoices i ON i.id = pi.invoice_id WHERE i.status = `
+	for i, intent := range strings.Fields(p.text(intents + `'paid'`)) {
+		bodies = append(bodies, p.event(fmt.Sprint("evt_paid", i), "payment.paid", p.taken(intent), intent, 49900, "{}"))
+	}
+	for i, intent := range strings.Fields(p.text(intents + `'open'`)) {
+		bodies = append(bodies, p.event(fmt.Sprint("evt_failed", i), "payment.failed", fmt.Sprint("pay_failed", i), intent, 49900, "{}"))
+	}
+	for i := range 10 {
+		bodies = append(bodies, p.event(fmt.Sprint("evt_stranger", i), "payment.paid", fmt.Sprint("pay_stranger", i), fmt.Sprint("pi_stranger", i), 100, "{}"))
+	}
+	for _, sql := range []string{
+		`ALTER TABLE singil.webhook_events ADD CONSTRAINT none_such CHECK (event_id <> 'evt_unstorable')`,
+		`ALTER TABLE singil.webhook_events ADD CONSTRAINT none_marked CHECK (event_id <> 'evt_unmarkable' OR processed_at IS NULL)`,
+	} {
+		if _, err := p.pool.Exec(t.Context(), sql); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var senders sync.WaitGroup
+	for range 3 { // each is delivered three times
+		for _, body := range bodies {
+			senders.Go(func() {
+				want := http.StatusOK
+				if strings.Contains(body, "evt_unstorable") {
+					want = http.StatusServiceUnavailable
+				}
+				if status, answer := p.post(body); status != want {
+					t.Errorf("%d %s to %s", status, answer, body)
+				}
+			})
+		}
+	}
+	senders.Wait()
+	const waiting = `SELECT string_agg(event_id, ' ' ORDER BY event_id) FROM singil.webhook_events WHERE processed_at IS NULL`
+	for patience := time.After(20 * time.Second); p.text(waiting) != "evt_unmarkable"; {
+		select {
+		case <-time.After(3 * time.Millisecond):
+		case <-patience:
+			t.Fatal(p.text(waiting))
+		}
+	}
+	p.want("applied 10, ignored 10", `SELECT string_agg(result || ' ' || n, ', ' ORDER BY result) FROM
+		(SELECT result, count(*) n FROM singil.webhook_events WHERE processed_at IS NOT NULL GROUP BY result) x`)
+	p.want("open 5, paid 5", `SELECT string_agg(status || ' ' || n, ', ' ORDER BY status) FROM (SELECT status, count(*) n FROM singil.invoices GROUP BY status) x`)
+	p.wantMetric(`singil_webhook_events_total{result="duplicate",type="payment.failed"} 10`)
+	if n := p.number(`SELECT count(*) FROM singil.attempts`); n != 10 {
+		t.Errorf("%d attempts", n)
+	}
 }
