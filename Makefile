@@ -17,7 +17,7 @@ help:
 	@echo 'make bench             charges a second and what they cost, against a textbook worker; a report in docs/reports; QUICK=1, ONLY=part'
 	@echo 'make bench-micro       functions that every charge calls: time and allocations, no database, no network'
 	@echo 'make bench-compare     the same against the commit before (BASE=ref), by benchstat'
-	@echo 'make bench-scale DIR=  the sweep and the plans among ten million subscriptions; hours and 45 GB the first time'
+	@echo 'make bench-scale DIR=  the sweep and the plans among ten million subscriptions; half an hour and 45 GB, a new DIR each time'
 	@echo 'make deploy-check      what deploy/ holds, against the programs that will read it; dashboards and alerts on a Prometheus that watches the demo'
 	@echo 'make dashboards        write the dashboards anew; make dashboards-preview their pictures'
 	@echo 'make conformance-node  the official PayMongo SDK for Node against the sandbox (needs Node 18 and npm)'
@@ -98,7 +98,7 @@ bench-micro: need-go
 bench-compare: need-go
 	BENCH='$(BENCH)' sh tools/bench-compare.sh $(MICRO)
 
-# Ten million subscriptions and fifty million old invoices take 45 GB and hours to build, in DIR, which is kept. SCALE=
+# Ten million subscriptions and fifty million old invoices take 45 GB and some twenty minutes to build, in DIR, which is good for one run: what is due there is billed by it. SCALE=
 # takes other sizes.
 DIR =
 SCALE = -subscriptions 10000000 -periods 5 -settled 5000000
